@@ -69,6 +69,8 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 1.0 / 255.0
+    shorter: int | None = None
+    """Bring the shorter side to this many pixels and cut ``size`` out of the middle; None: resize to ``size`` at once."""
 
 
 @dataclass(frozen=True)
