@@ -1,0 +1,87 @@
+"""What a rule sees: one node, the gradient arriving at it, an emitter, and the standard rule of the same node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxplain_convert.graph.emitter import Emitter
+
+Gradients = tuple["ir.Value | None", ...]
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Everything a rule may look at. ``gs``: the gradients arriving at the outputs, None where an output is not explained."""
+
+    op: Emitter
+    node: ir.Node
+    inputs: tuple[ir.Value | None, ...]
+    outputs: tuple[ir.Value, ...]
+    gs: Gradients
+    wanted: frozenset[int]
+    standard: Callable[[Backward], Gradients]
+
+    @property
+    def g(self) -> ir.Value:
+        """The gradient arriving at the first output."""
+        g = self.gs[0]
+        if g is None:
+            g = self.op.zeros_like(self.outputs[0])
+        return g
+
+    @property
+    def opset(self) -> int:
+        return self.op.opset
+
+    @property
+    def x(self) -> ir.Value:
+        """The first input."""
+        return self.input(0)
+
+    @property
+    def y(self) -> ir.Value:
+        """The first output."""
+        return self.outputs[0]
+
+    def input(self, index: int) -> ir.Value:
+        """An input that is there."""
+        value = self.inputs[index]
+        assert value is not None, f"{self.node.op_type} {self.node.name!r} has no input {index}. This is a bug."
+        return value
+
+    def has(self, index: int) -> bool:
+        """Is this optional input given?"""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def wants(self, index: int) -> bool:
+        """Does anyone ask for the gradient of this input? What nobody asks for need not be emitted."""
+        return index in self.wanted
+
+    def g_or_zeros(self, index: int) -> ir.Value:
+        """The gradient arriving at an output, zeros where it is not explained."""
+        g = self.gs[index]
+        return self.op.zeros_like(self.outputs[index]) if g is None else g
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute of the node as a Python value, else ``default``."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            return default
+        value = attribute.value
+        return list(value) if isinstance(value, tuple) else value
+
+    def vjp(self, *, g: ir.Value | None = None, inputs: Sequence[ir.Value | None] | None = None) -> Gradients:
+        """The standard rule of this node: for another arriving gradient, or of the node emitted again on other inputs."""
+        b = self
+        if inputs is not None:
+            attributes = {k: a.value for k, a in self.node.attributes.items()}
+            made = self.op.emit(self.node.op_type, *inputs, outputs=len(self.outputs), **attributes)
+            outputs = made if isinstance(made, tuple) else (made,)
+            b = replace(b, node=outputs[0].producer(), inputs=tuple(inputs), outputs=outputs)
+        if g is not None:
+            b = replace(b, gs=(g, *b.gs[1:]))
+        return self.standard(b)

@@ -1,0 +1,14 @@
+"""The standard rule set ``gradient``: the operator families, merged in one explicit list."""
+
+from __future__ import annotations
+
+from onnxplain_convert.grad.rules import activations, elementwise, linear
+from onnxplain_convert.grad.ruleset import RuleSet
+
+FAMILIES = (
+    elementwise.RULES,
+    activations.RULES,
+    linear.RULES,
+)
+
+GRADIENT = RuleSet("gradient").merged(FAMILIES)

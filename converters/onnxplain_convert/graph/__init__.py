@@ -1,0 +1,1 @@
+"""Reads and emits ONNX graphs; knows no gradients."""

@@ -1,0 +1,288 @@
+"""Appends nodes to a graph: ``op.Mul(x, y)`` is a node and returns its output, typed and shaped.
+
+An equal node is never emitted twice (nodes already in the graph count), so whatever the backward pass needs that the
+forward pass, another rule or another rule set computed is shared rather than computed again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxplain_convert.graph.shapes import Dims, const_array, dims, same, static_dims
+
+Operand = ir.Value | NDArray[Any] | float | int | bool | Sequence[int] | None
+
+_NOT_SHARED = {
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+    "If", "Loop", "Scan", "Dropout",
+}  # fmt: skip
+_SMALL = 1024
+
+
+@functools.cache
+def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
+    return onnx.defs.get_schema(op_type, opset, "")
+
+
+def _attribute_key(attribute: ir.Attr) -> str:
+    if attribute.type == ir.AttributeType.TENSOR:
+        array = attribute.as_tensor().numpy()
+        return f"{array.dtype}{array.shape}{array.tobytes()!r}"
+    return repr(attribute.value)
+
+
+class Emitter:
+    """Emits nodes of the default domain at one opset into one graph.
+
+    Operands may be values, numpy arrays, or Python numbers: a float takes the dtype of the first floating-point value
+    among the operands, an int or a sequence of ints becomes int64. Attributes are keywords; ``outputs=n`` asks for
+    several results, which come back as a tuple.
+    """
+
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
+        self.graph = graph
+        self.opset = opset
+        self._scope = "emitted"
+        self._props: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._types: dict[ir.Value, onnx.TypeProto] = {}
+        self._constants: dict[tuple[Any, ...], ir.Value] = {}
+        self._seen: dict[tuple[Any, ...], ir.Node] = {}
+        for value in graph.initializers.values():
+            self._remember_constant(value)
+        self.emitted: set[ir.Value] = set()
+        for node in graph:
+            if not node.domain and node.op_type not in _NOT_SHARED:
+                self._seen.setdefault(self._key(node.op_type, node.inputs, node.attributes, len(node.outputs)), node)
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if op_type.startswith("_"):
+            raise AttributeError(op_type)
+        return functools.partial(self.emit, op_type)
+
+    @contextmanager
+    def scope(self, name: str, props: dict[str, str] | None = None) -> Iterator[None]:
+        """Nodes emitted inside are named ``name/<operator>_<n>`` and carry ``props`` as metadata."""
+        before = self._scope, self._props
+        self._scope, self._props = name, props or {}
+        try:
+            yield
+        finally:
+            self._scope, self._props = before
+
+    def emit(self, op_type: str, *operands: Operand, outputs: int = 1, **attributes: Any) -> Any:
+        like = next((x for x in operands if isinstance(x, ir.Value) and x.dtype and x.dtype.is_floating_point()), None)
+        inputs = [self._operand(x, like) for x in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        attrs = {k: v for k, v in attributes.items() if v is not None}
+        draft = ir.node(op_type, inputs, attrs, num_outputs=outputs)
+        key = self._key(op_type, inputs, draft.attributes, outputs)
+        node = self._seen.get(key) if op_type not in _NOT_SHARED else None
+        if node is None:
+            node = self._place(draft)
+            self._seen[key] = node
+        else:
+            for index in range(len(draft.inputs)):
+                draft.replace_input_with(index, None)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def anew(self, value: ir.Value) -> ir.Value:
+        """The same tensor as a value of its own, never shared: for a graph output that needs its own name."""
+        return self._place(ir.node("Identity", [value])).outputs[0]
+
+    def _place(self, node: ir.Node) -> ir.Node:
+        n = self._counts[self._scope] = self._counts.get(self._scope, -1) + 1
+        node.name = f"{self._scope}/{node.op_type}_{n}"
+        node.metadata_props.update(self._props)
+        for i, value in enumerate(node.outputs):
+            value.name = f"{node.name}/{i}" if i else node.name
+        self._infer(node)
+        self.graph.append(node)
+        self.emitted.update(node.outputs)
+        return node
+
+    def _key(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Any, outputs: int) -> tuple[Any, ...]:
+        return (op_type, tuple(inputs), tuple(sorted((k, _attribute_key(a)) for k, a in attributes.items())), outputs)
+
+    # ----- constants
+
+    def const(self, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
+        """A constant as an initializer; equal constants are one."""
+        a = np.asarray(array)
+        if dtype is not None:
+            a = a.astype(dtype.numpy())
+        key = (a.dtype.str, a.shape, a.tobytes())
+        if key not in self._constants:
+            stem = "x".join(map(str, a.shape)) or "scalar"
+            name = f"const/{a.dtype.name}/{stem}/{len(self._constants)}"
+            while name in self.graph.initializers:
+                name += "_"
+            value = ir.val(name, const_value=ir.tensor(a, name=name))
+            self.graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        return self.const(np.asarray(values, np.int64))
+
+    def _remember_constant(self, value: ir.Value) -> None:
+        tensor = value.const_value
+        if tensor is not None and tensor.size <= _SMALL and value.dtype != ir.DataType.STRING:
+            a = tensor.numpy()
+            self._constants.setdefault((a.dtype.str, a.shape, a.tobytes()), value)
+
+    def _operand(self, x: Operand, like: ir.Value | None) -> ir.Value | None:
+        if x is None or isinstance(x, ir.Value):
+            return x
+        if isinstance(x, bool):
+            return self.const(np.asarray(x))
+        if isinstance(x, float | np.floating):
+            if like is None or like.dtype is None:
+                raise TypeError(f"the float {x} has no operand to take its dtype from. This is a bug in the rule.")
+            return self.const(x, like.dtype)
+        if isinstance(x, np.ndarray):
+            return self.const(x)
+        return self.const(np.asarray(x, np.int64))
+
+    # ----- types and shapes
+
+    def _type(self, value: ir.Value) -> onnx.TypeProto:
+        proto = self._types.get(value)
+        if proto is None:
+            assert value.dtype is not None, f"{value.name} has no type. This is a bug."
+            proto = onnx.helper.make_tensor_type_proto(int(value.dtype), dims(value))
+            if value.shape is not None:
+                self._types[value] = proto
+        return proto
+
+    def _infer(self, node: ir.Node) -> None:
+        present = [v for v in node.inputs if v is not None]
+        names = {v: f"i{k}" for k, v in enumerate(dict.fromkeys(present))}
+        data = {}
+        for v in names:
+            a = const_array(v) if v.is_initializer() and v.const_value is not None and v.const_value.size <= 64 else None
+            if a is not None and a.dtype.kind in "iu":
+                data[names[v]] = onnx.numpy_helper.from_array(a, names[v])
+        proto = onnx.NodeProto(op_type=node.op_type)
+        proto.input.extend("" if v is None else names[v] for v in node.inputs)
+        proto.output.extend(f"o{k}" for k in range(len(node.outputs)))
+        proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())  # type: ignore[arg-type]
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                _schema(node.op_type, self.opset),
+                proto,
+                {names[v]: self._type(v) for v in names},
+                input_data=data,
+                opset_imports=[onnx.helper.make_opsetid("", self.opset)],
+                ir_version=10,
+            )
+        except Exception as error:
+            shapes = ", ".join(f"{v.name}: {v.dtype} {dims(v)}" for v in present)
+            raise TypeError(
+                f"emitted an invalid {node.op_type}-{self.opset} ({node.name}) on {shapes}: {error}. This is a bug."
+            ) from error
+        for k, value in enumerate(node.outputs):
+            tensor = found[f"o{k}"].tensor_type
+            value.dtype = ir.DataType(tensor.elem_type)
+            if tensor.HasField("shape"):
+                value.shape = ir.Shape(
+                    [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim]
+                )
+
+    def typed(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """Give a freshly emitted value the shape of ``like``, which the caller knows it has."""
+        if like.shape is not None and static_dims(value) is None:
+            value.shape = like.shape.copy()
+            self._types.pop(value, None)
+        return value
+
+    def shape(self, value: ir.Value) -> ir.Value:
+        """The shape as an int64 vector: a constant where it is static."""
+        static = static_dims(value)
+        return self.ints(*static) if static is not None else self.emit("Shape", value)
+
+    def dim(self, value: ir.Value, axis: int) -> ir.Value:
+        """One axis of the shape as an int64 vector of length one: a constant where it is static."""
+        shape = dims(value)
+        if shape is not None:
+            size = shape[axis]
+            if isinstance(size, int):
+                return self.ints(size)
+            axis %= len(shape)
+        end = axis + 1 if axis != -1 else None
+        return self.emit("Shape", value, start=axis, end=end)
+
+    def reshape_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x`` in the shape of ``like``, without shape arithmetic where at most one axis is unknown."""
+        shape = dims(like)
+        if shape is not None and dims(x) == shape and None not in shape:
+            return x
+        if shape is not None and sum(not isinstance(d, int) for d in shape) <= 1 and 0 not in shape:
+            target = self.ints(*(d if isinstance(d, int) else -1 for d in shape))
+        else:
+            target = self.emit("Shape", like)
+        # allowzero: an empty tensor has an axis of length 0, which must not mean "copy from the input"
+        return self.typed(self.emit("Reshape", x, target, allowzero=1), like)
+
+    def expand_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x``, which broadcasts to the shape of ``like``, expanded to it."""
+        want, have = dims(like), dims(x)
+        if want is not None and have is not None and len(have) <= len(want):
+            padded: Dims = (1,) * (len(want) - len(have)) + have
+            if all(same(h, w) for h, w in zip(padded, want, strict=True)) and len(have) == len(want):
+                return x
+            if all(same(h, w) or isinstance(w, int) for h, w in zip(padded, want, strict=True)):
+                target = [1 if same(h, w) and not isinstance(w, int) else w for h, w in zip(padded, want, strict=True)]
+                return self.typed(self.emit("Expand", x, np.asarray(target, np.int64)), like)
+        return self.typed(self.emit("Expand", x, self.shape(like)), like)
+
+    def zeros_like(self, like: ir.Value, dtype: ir.DataType | None = None) -> ir.Value:
+        dtype = dtype or like.dtype
+        assert dtype is not None
+        fill = ir.tensor(np.zeros(1, dtype.numpy()), name="value")
+        return self.typed(self.emit("ConstantOfShape", self.shape(like), value=fill), like)
+
+    def sum_to(self, g: ir.Value, like: ir.Value) -> ir.Value:
+        """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``."""
+        have, want = dims(g), dims(like)
+        if have is None or want is None:
+            return self._sum_to_dynamic(g, like)
+        if have == want and None not in want:
+            return g
+        lead = len(have) - len(want)
+        if lead < 0:  # a gradient that was left smaller than its tensor: broadcast it up
+            return self.expand_like(g, like)
+        axes, unsure = [], False
+        for k, (h, w) in enumerate(zip(have[lead:], want, strict=True)):
+            if w == 1 and h != 1:
+                axes.append(k)
+            elif not same(h, w) and not isinstance(w, int):
+                unsure = unsure or h != 1
+        if unsure:
+            return self._sum_to_dynamic(g, like)
+        if lead:
+            g = self.emit("ReduceSum", g, self.ints(*range(lead)), keepdims=0)
+        if axes:
+            g = self.emit("ReduceSum", g, self.ints(*axes), keepdims=1)
+        if any(h == 1 and w != 1 for h, w in zip(have[lead:], want, strict=True)):
+            return self.expand_like(g, like)
+        return self.typed(g, like)
+
+    def _sum_to_dynamic(self, g: ir.Value, like: ir.Value) -> ir.Value:
+        """The same where axes are known only at run time: sum over those where ``like`` has length 1."""
+        shape, rank = self.emit("Shape", like), self.emit("Size", self.emit("Shape", g))
+        lead = self.emit("Sub", rank, self.emit("Size", shape))
+        ones = self.emit("Expand", self.ints(1), self.emit("Unsqueeze", lead, self.ints(0)))
+        padded = self.emit("Concat", ones, shape, axis=0)
+        axes = self.emit("Reshape", self.emit("NonZero", self.emit("Equal", padded, self.ints(1))), self.ints(-1))
+        summed = self.emit("ReduceSum", g, axes, keepdims=1, noop_with_empty_axes=1)
+        return self.typed(self.emit("Reshape", summed, shape, allowzero=1), like)
