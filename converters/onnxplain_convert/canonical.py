@@ -1,0 +1,179 @@
+"""Canonical form: what differentiation expects of a model, whatever file it came from.
+
+Opset within the window and IR version 10, functions inlined, every node named, constants as initializers, initializers
+no longer inputs, types and shapes known wherever ONNX can infer them, unknown axes of inputs under a symbol of their own.
+What the model computes is not changed. Inputs, outputs and named nodes keep their names; weights are not copied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    LiftSubgraphInitializersToMainGraphPass,
+    NameFixPass,
+    RemoveInitializersFromInputsPass,
+    RemoveUnusedOpsetsPass,
+    TopologicalSortPass,
+)
+
+from onnxplain.errors import BadModel
+from onnxplain_convert.inference_mode import to_inference_mode
+from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
+from onnxplain_convert.opset import into_window
+
+IR_VERSION = 10
+
+CHANGES = "onnxplain.changes"
+"""Key in ``ir.Model.meta``: sentences about what canonicalisation decided or changed."""
+
+_log = logging.getLogger(__name__)
+
+
+def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) -> ir.Model:
+    """A canonical copy of a valid model of opset 7 to the newest that the installed onnx knows; weights are shared with it.
+
+    With ``inference`` nodes in training mode (BatchNormalization, Dropout) are put into inference mode; what that changed
+    stands in ``result.meta[CHANGES]``. Raises BadModel (not a model, newer than known, checker), Unsupported (an operator
+    that the window cannot express).
+    """
+    result = parse(model) if isinstance(model, onnx.ModelProto) else model.clone()
+    _known_opsets(result)
+    _one_default_domain(result)
+    RemoveInitializersFromInputsPass()(result)
+    check(result)
+    changes: list[str] = []
+    _infer(result, strict=False)
+    _inline(result)
+    _name_nodes(result)
+    changes += into_window(result)
+    result.ir_version = IR_VERSION
+    _drop_newer_than_ir(result)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
+    LiftSubgraphInitializersToMainGraphPass()(result)
+    NameFixPass()(result)
+    if inference:
+        changes += to_inference_mode(result)
+    _name_unknown_axes(result)
+    _infer(result, strict=True)
+    TopologicalSortPass()(result)
+    RemoveUnusedOpsetsPass()(result)
+    check(result)
+    for change in changes:
+        _log.info("%s", change)
+    result.meta[CHANGES] = tuple(changes)
+    return result
+
+
+def parse(proto: onnx.ModelProto) -> ir.Model:
+    """An ir.Model over the proto's own bytes. Raises BadModel where the proto is not a usable model."""
+    if not proto.HasField("graph") or proto.ir_version == 0:
+        raise BadModel("not an ONNX model (no graph or no IR version): give a ModelProto or a .onnx file")
+    if not proto.opset_import and proto.ir_version >= 3:
+        raise BadModel("the model imports no operator set: it was written incompletely, export it again")
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:
+        raise BadModel(f"the model cannot be read: {error}") from error
+
+
+def check(model: ir.Model) -> None:
+    """ONNX's own checker on the graph (weights left out). Raises BadModel with what it found and where."""
+    try:
+        onnx.checker.check_model(without_weights(model))
+    except onnx.checker.ValidationError as error:
+        raise BadModel(f"not a valid ONNX model: {str(error).strip()}") from error
+
+
+def _known_opsets(model: ir.Model) -> None:
+    known = {"": onnx.defs.onnx_opset_version(), "ai.onnx": onnx.defs.onnx_opset_version()}
+    functions = [f.opset_imports for f in model.functions.values()]
+    for imports in (model.opset_imports, *functions):
+        for domain, version in imports.items():
+            if version > known.get(domain, version):
+                raise BadModel(
+                    f"opset {version} is newer than the installed onnx {onnx.__version__} knows ({known[domain]}): "
+                    f"upgrade onnx, or export the model with opset {known[domain]} or lower"
+                )
+    if model.ir_version > onnx.IR_VERSION:
+        raise BadModel(
+            f"IR version {model.ir_version} is newer than the installed onnx {onnx.__version__} knows ({onnx.IR_VERSION}): upgrade onnx"
+        )
+
+
+def _one_default_domain(model: ir.Model) -> None:
+    """The default domain has two spellings, "" and "ai.onnx"."""
+    functions = list(model.functions.values())
+    for imports in (model.opset_imports, *(f.opset_imports for f in functions)):
+        if "ai.onnx" in imports:
+            imports[""] = max(imports.pop("ai.onnx"), imports.get("", 0))
+    graphs: Iterable[ir.Graph | ir.Function] = (model.graph, *functions)
+    for graph in graphs:
+        for node in graph.all_nodes():
+            if node.domain == "ai.onnx":
+                node.domain = ""
+
+
+def _infer(model: ir.Model, *, strict: bool) -> None:
+    """Infer; where the file's own claims about inner shapes contradict the graph, without them."""
+    try:
+        infer(model, strict=strict)
+    except BadModel:
+        forget_inner_shapes(model)
+        infer(model, strict=strict)
+
+
+def _inline(model: ir.Model) -> None:
+    """Inline model-local functions; a body of another opset keeps its own version on each node until it is converted."""
+    for function in model.functions.values():
+        opset = function.opset_imports.get("")
+        if opset is not None and opset != model.opset_imports.get("", opset):
+            for node in function.all_nodes():
+                node.version = opset if node.domain == "" else None
+            function.opset_imports[""] = model.opset_imports[""]
+    try:
+        InlinePass()(model)
+    except (ValueError, ir.passes.PassError) as error:
+        raise BadModel(f"a model-local function cannot be inlined: {error}") from error
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Unnamed nodes are called operator_index, as Conv_12; of several with one name the later get a number too."""
+    taken: set[str] = set()
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    given = {node.name for node in nodes if node.name}
+    for index, node in enumerate(nodes):
+        name = node.name or f"{node.op_type}_{index}"
+        while name in taken or (not node.name and name in given):
+            name = f"{name}_{index}"
+        node.name = name
+        taken.add(name)
+
+
+def _drop_newer_than_ir(model: ir.Model) -> None:
+    """Device placement came with IR 11; it says where to run, not what to compute."""
+    for node in model.graph.all_nodes():
+        node.device_configurations = ()
+
+
+def _name_unknown_axes(model: ir.Model) -> None:
+    """Every unknown axis of an input gets a symbol; two inputs never share one, since nobody said that they are equal."""
+    taken = {str(d.value) for v in model.graph.inputs if v.shape for d in v.shape if isinstance(d, ir.SymbolicDim)}
+    for value in model.graph.inputs:
+        if value.shape is None:
+            continue
+        shape = value.shape.copy()
+        for axis, dim in enumerate(shape):
+            if isinstance(dim, int) and dim >= 0:
+                continue
+            if isinstance(dim, ir.SymbolicDim) and dim.value:
+                continue
+            symbol = "batch" if axis == 0 and "batch" not in taken else f"{value.name}_axis_{axis}"
+            taken.add(symbol)
+            shape[axis] = symbol
+        value.shape = shape

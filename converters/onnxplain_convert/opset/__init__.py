@@ -1,0 +1,5 @@
+"""Brings a model's operators into the opset window that the artifact is written in, without changing what they compute."""
+
+from onnxplain_convert.opset.window import HIGHEST, LOWEST, into_window
+
+__all__ = ["HIGHEST", "LOWEST", "into_window"]

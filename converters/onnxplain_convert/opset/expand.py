@@ -1,0 +1,92 @@
+"""Expands a node through its operator's ONNX function body, as an operator of the standard defines itself by others."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from onnxplain_convert.opset.site import Site
+
+
+def function_body(node: ir.Node, version: int, target: int) -> onnx.FunctionProto | None:
+    """The function that defines the node's operator, written for the newest opset up to ``target``, else for ``version``.
+
+    None where the operator has none. Context-dependent bodies need the types of the node's inputs.
+    """
+    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    if schema.has_function:
+        versions = sorted(schema.function_opset_versions)
+        chosen = max((v for v in versions if v <= target), default=versions[0])
+        return _parsed(schema.get_function_with_opset_version(chosen))
+    if schema.has_context_dependent_function:
+        types = [_type_of(v) for v in node.inputs]
+        if any(v is not None and not t for v, t in zip(node.inputs, types, strict=True)):
+            return None
+        versions = sorted(schema.context_dependent_function_opset_versions)
+        chosen = max((v for v in versions if v <= target), default=versions[0])
+        proto = ir.to_proto(node).SerializeToString()
+        return _parsed(schema.get_context_dependent_function_with_opset_version(chosen, proto, types))
+    return None
+
+
+def _parsed(body: bytes | None) -> onnx.FunctionProto | None:
+    if not body:
+        return None
+    function = onnx.FunctionProto()
+    function.ParseFromString(body)
+    return function
+
+
+def _type_of(value: ir.Value | None) -> bytes:
+    if value is None or value.type is None:
+        return b""
+    return ir.serde.serialize_value(value).type.SerializeToString()
+
+
+def expand(site: Site, function: onnx.FunctionProto, version: int) -> list[ir.Node]:
+    """Put the body in the node's place and return the new nodes, each marked with the opset that it is written in.
+
+    ``version``: the opset to assume where the function does not say. Outputs keep their names.
+    """
+    node = site.node
+    body = ir.from_proto(function)
+    assert isinstance(body, ir.Function)
+    opset = body.opset_imports.get("", version)
+    for inner in body.all_nodes():
+        inner.version = opset
+    body.opset_imports.clear()
+    return inline(site, node, body)
+
+
+def inline(site: Site, node: ir.Node, body: ir.Function) -> list[ir.Node]:
+    """Inline one call through onnx-ir's own pass, in a graph of its own, and splice the result into the node's graph."""
+    key = ("onnxplain.expand", node.op_type, "")
+    inputs = [
+        None if v is None else ir.Value(name=f"in_{i}", type=v.type, shape=v.shape) for i, v in enumerate(node.inputs)
+    ]
+    call = ir.Node(key[0], key[1], inputs, node.attributes, num_outputs=len(node.outputs), name=node.name)
+    for i, value in enumerate(call.outputs):
+        value.name = f"out_{i}"
+    function = ir.Function(key[0], key[1], graph=body.graph, attributes=list(body.attributes.values()))
+    graph = ir.Graph([v for v in inputs if v is not None], call.outputs, nodes=[call], opset_imports={})
+    model = ir.Model(graph, ir_version=10, functions=[function])
+    InlinePass()(model)
+    given = dict(zip([v for v in inputs if v is not None], [v for v in node.inputs if v is not None], strict=True))
+    made = list(graph)
+    results = list(graph.outputs)
+    graph.outputs.clear()
+    for inner in made:
+        inner.name = site.fresh(f"{node.name}/{inner.name or inner.op_type}")
+        for value in inner.outputs:
+            value.name = site.fresh(f"{node.name}/{value.name}")
+    for inner in ir.traversal.RecursiveGraphIterator(graph):
+        for i, value in enumerate(inner.inputs):
+            if value in given:
+                inner.replace_input_with(i, given[value])
+    graph.remove(made)
+    names = [v.name for v in node.outputs]
+    ir.convenience.replace_nodes_and_values(site.graph, node, [node], made, node.outputs, results)
+    for value, name in zip(results, names, strict=True):
+        value.name = name
+    return made
