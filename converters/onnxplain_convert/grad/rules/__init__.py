@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from onnxplain_convert.grad.rules import activations, elementwise, linear
+from onnxplain_convert.grad.rules import activations, elementwise, indexing, linear, movement, reductions
 from onnxplain_convert.grad.ruleset import RuleSet
 
 FAMILIES = (
     elementwise.RULES,
     activations.RULES,
     linear.RULES,
+    reductions.RULES,
+    movement.RULES,
+    indexing.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

@@ -1,9 +1,15 @@
-"""Matrix products."""
+"""Matrix products. They are bilinear: the gradient of each operand is a product of ``g`` with the other."""
 
 from __future__ import annotations
 
+from string import ascii_letters
+
+import onnx_ir as ir
+
+from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.shapes import dims
 
 RULES = RuleSet("linear")
 
@@ -15,18 +21,101 @@ def gemm(b: Backward) -> Gradients:
     alpha, beta = b.attr("alpha", 1.0), b.attr("beta", 1.0)
     trans_a, trans_b = b.attr("transA", 0), b.attr("transB", 0)
     ga = gw = gc = None
-    if b.wants(0):
-        ga = (
-            b.op.Gemm(w, g, alpha=alpha, transA=trans_b, transB=1)
-            if trans_a
-            else b.op.Gemm(g, w, alpha=alpha, transB=1 - trans_b)
-        )
-    if b.wants(1):
-        gw = (
-            b.op.Gemm(g, a, alpha=alpha, transA=1, transB=trans_a)
-            if trans_b
-            else b.op.Gemm(a, g, alpha=alpha, transA=1 - trans_a)
-        )
+    if b.wants(0) and trans_a:
+        ga = b.op.Gemm(w, g, alpha=alpha, transA=trans_b, transB=1)
+    elif b.wants(0):
+        ga = b.op.Gemm(g, w, alpha=alpha, transB=1 - trans_b)
+    if b.wants(1) and trans_b:
+        gw = b.op.Gemm(g, a, alpha=alpha, transA=1, transB=trans_a)
+    elif b.wants(1):
+        gw = b.op.Gemm(a, g, alpha=alpha, transA=1 - trans_a)
     if b.wants(2):
         gc = g if beta == 1.0 else b.op.Mul(g, float(beta))
     return ga, gw, gc
+
+
+@RULES.rule("MatMul")
+def matmul(b: Backward) -> Gradients:
+    """numpy.matmul: batch axes broadcast (the walk sums them back); vectors stand for a row or a column."""
+    x, w, g = b.input(0), b.input(1), b.g
+    x_rank, w_rank = _rank(b, x), _rank(b, w)
+    if x_rank == 1:
+        x = b.op.Unsqueeze(x, [0])
+        g = b.op.Unsqueeze(g, [-1] if w_rank == 1 else [-2])
+    if w_rank == 1:
+        w = b.op.Unsqueeze(w, [1])
+        g = b.op.Unsqueeze(g, [-1])
+    gx = gw = None
+    if b.wants(0):
+        gx = b.op.MatMul(g, _transposed(b, w))
+        gx = b.op.Squeeze(gx, [-2]) if x_rank == 1 else gx
+    if b.wants(1):
+        gw = b.op.MatMul(_transposed(b, x), g)
+        gw = b.op.Squeeze(gw, [-1]) if w_rank == 1 else gw
+    return gx, gw
+
+
+def _rank(b: Backward, value: ir.Value) -> int:
+    shape = dims(value)
+    if shape is None:
+        raise Unsupported(
+            f"{b.node.op_type} {b.node.name!r}: the rank of {value.name!r} is not known. Give the model's inputs shapes "
+            "(symbolic axes will do), so that shape inference can find it."
+        )
+    return len(shape)
+
+
+def _transposed(b: Backward, value: ir.Value) -> ir.Value:
+    perm = list(range(len(dims(value) or ())))
+    perm[-1], perm[-2] = perm[-2], perm[-1]
+    return b.op.Transpose(value, perm=perm)
+
+
+@RULES.rule("Einsum")
+def einsum(b: Backward) -> Gradients:
+    """The gradient of one operand is the einsum of ``g`` with the others, to that operand's own letters.
+
+    Letters that only this operand has were summed away: they come back by broadcasting. A letter that stands twice in
+    one operand took a diagonal: the gradient is put back on it by a product with the identity matrix.
+    """
+    terms, result = _equation(b)
+    return tuple(_einsum_operand(b, terms, result, i) if b.wants(i) else None for i in range(len(terms)))
+
+
+def _equation(b: Backward) -> tuple[list[str], str]:
+    """The equation's operands and result, every ellipsis spelled out in letters of its own (right-aligned)."""
+    left, arrow, result = b.attr("equation").replace(" ", "").partition("->")
+    terms = left.split(",")
+    if not arrow:  # implicit: the letters that stand once, in alphabetical order, behind the ellipsis
+        letters = [c for c in left if c.isalpha()]
+        result = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    widths = [_rank(b, b.input(i)) - len(t.replace("...", "")) if "..." in t else 0 for i, t in enumerate(terms)]
+    dots = "".join([c for c in ascii_letters if c not in left][: max(widths)])
+    terms = [t.replace("...", dots[len(dots) - w :]) for t, w in zip(terms, widths, strict=True)]
+    return terms, result.replace("...", dots)
+
+
+def _einsum_operand(b: Backward, terms: list[str], result: str, index: int) -> ir.Value:
+    term, x = terms[index], b.input(index)
+    others = [(t, b.input(i)) for i, t in enumerate(terms) if i != index]
+    seen = result + "".join(t for t, _ in others)
+    unique = "".join(dict.fromkeys(term))
+    equation = ",".join([result, *(t for t, _ in others)]) + "->" + "".join(c for c in unique if c in seen)
+    g = b.op.Einsum(b.g, *(v for _, v in others), equation=equation)
+    summed_away = [k for k, c in enumerate(unique) if c not in seen]
+    if summed_away:
+        g = b.op.Unsqueeze(g, summed_away)
+    if unique == term:
+        return b.op.sum_to(g, x)
+    sizes = [b.op.dim(x, term.index(c)) for c in unique]
+    g = b.op.Expand(g, b.op.Concat(*sizes, axis=0))
+    fresh = iter(c for c in ascii_letters if c not in term)
+    places, diagonals = list(term), []
+    for k, c in enumerate(term):
+        if c in term[:k]:
+            places[k] = next(fresh)
+            size = sizes[unique.index(c)]
+            square = b.op.ConstantOfShape(b.op.Concat(size, size, axis=0))
+            diagonals.append((c + places[k], b.op.EyeLike(square, dtype=int(x.dtype))))
+    equation = ",".join([unique, *(t for t, _ in diagonals)]) + "->" + "".join(places)
+    return b.op.Einsum(g, *(v for _, v in diagonals), equation=equation)

@@ -1,0 +1,185 @@
+"""Moving elements about without computing: reshapes, transposes, slices, joins, padding, repetition."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxplain_convert.grad.backward import Backward, Gradients
+from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.shapes import const_array, dims, static_dims
+
+RULES = RuleSet("movement")
+
+
+@RULES.rule("Reshape", "Flatten")
+def reshape(b: Backward) -> ir.Value:
+    return b.op.reshape_like(b.g, b.x)
+
+
+@RULES.rule("Squeeze")
+def squeeze(b: Backward) -> ir.Value:
+    return b.op.Unsqueeze(b.g, b.input(1)) if b.has(1) else b.op.reshape_like(b.g, b.x)
+
+
+@RULES.rule("Unsqueeze")
+def unsqueeze(b: Backward) -> ir.Value:
+    return b.op.Squeeze(b.g, b.input(1))
+
+
+@RULES.rule("Transpose")
+def transpose(b: Backward) -> ir.Value:
+    perm = b.attr("perm")
+    return b.op.Transpose(b.g, perm=None if perm is None else [int(i) for i in np.argsort(perm)])
+
+
+@RULES.rule("Expand")
+def expand(b: Backward) -> ir.Value:
+    """Broadcasting, which the walk undoes."""
+    return b.g
+
+
+@RULES.rule("Tile")
+def tile(b: Backward) -> ir.Value:
+    """As (repeat, axis) pairs of axes, the repeats summed."""
+    rank, repeats, shape = len(dims(b.x) or ()), const_array(b.input(1)), static_dims(b.x)
+    if repeats is not None and shape is not None:
+        pairs: ir.Value = b.op.ints(*(int(n) for pair in zip(repeats, shape, strict=True) for n in pair))
+    else:
+        columns = [b.op.Unsqueeze(v, [1]) for v in (b.input(1), b.op.Shape(b.x))]
+        pairs = b.op.Reshape(b.op.Concat(*columns, axis=1), [-1])
+    if not rank:
+        return b.g
+    return b.op.ReduceSum(b.op.Reshape(b.g, pairs, allowzero=1), list(range(0, 2 * rank, 2)), keepdims=0)
+
+
+@RULES.rule("Concat")
+def concat(b: Backward) -> Gradients:
+    if len(b.inputs) == 1:
+        return (b.g,)
+    axis = b.attr("axis")
+    sizes = [b.op.dim(b.input(i), axis) for i in range(len(b.inputs))]
+    known = [const_array(size) for size in sizes]
+    split = (
+        b.op.ints(*(int(k[0]) for k in known))
+        if all(k is not None for k in known)
+        else b.op.Concat(*sizes, axis=0)
+    )
+    parts: Gradients = b.op.Split(b.g, split, axis=axis, outputs=len(b.inputs))
+    return parts
+
+
+@RULES.rule("Split")
+def split(b: Backward) -> ir.Value:
+    if len(b.outputs) == 1:
+        return b.g
+    return b.op.Concat(*(b.g_or_zeros(i) for i in range(len(b.outputs))), axis=b.attr("axis", 0))
+
+
+@RULES.rule("Slice")
+def slice_(b: Backward) -> ir.Value:
+    """Each sliced axis is put back: by zero padding where the step is 1, else by gathering through the inverse index."""
+    axes = _slice_axes(b)
+    starts, ends, steps = (const_array(b.inputs[i]) if b.has(i) else None for i in (1, 2, 4))
+    shape, g = dims(b.x) or (), b.g
+    before, after, general = [0] * len(shape), [0] * len(shape), []
+    for k, axis in enumerate(axes):
+        size = shape[axis]
+        if starts is None or ends is None or (b.has(4) and steps is None) or not isinstance(size, int):
+            general.append((k, axis))
+            continue
+        start, stop, step = slice(*_bounds(starts[k], ends[k], 1 if steps is None else steps[k], size)).indices(size)
+        if step != 1:
+            general.append((k, axis))
+        elif stop > start:
+            before[axis], after[axis] = start, size - stop
+        else:
+            return b.op.zeros_like(b.x)
+    if any(before) or any(after):
+        g = b.op.Pad(g, [*before, *after])
+    for k, axis in general:
+        g = _unslice(b, g, k, axis)
+    return g
+
+
+def _slice_axes(b: Backward) -> list[int]:
+    rank = len(dims(b.x) or ())
+    axes = const_array(b.inputs[3]) if b.has(3) else None
+    if axes is None:
+        count = (static_dims(b.input(1)) or (rank,))[0]
+        axes = np.arange(count)
+    return [int(a) % rank for a in axes]
+
+
+def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
+    """ONNX's bounds as Python's: the same, but an end before the first element counts as none for a negative step."""
+    start, end, step = int(start), int(end), int(step)
+    return start, (None if step < 0 and end < -size else end), step
+
+
+def _unslice(b: Backward, g: ir.Value, k: int, axis: int) -> ir.Value:
+    op = b.op
+    size = op.dim(b.x, axis)
+    scalar = op.Reshape(size, op.const(np.zeros(0, np.int64)))
+    positions = op.Range(op.const(np.int64(0)), scalar, op.const(np.int64(1)))
+    one = op.ints(k)
+    taken = op.Slice(
+        positions,
+        *(op.Gather(b.input(i), one) for i in (1, 2)),
+        op.ints(0),
+        op.Gather(b.input(4), one) if b.has(4) else None,
+    )
+    # where each element of x went: its place in g, or the row of zeros appended behind g
+    count = op.Shape(taken)
+    places = op.Range(op.const(np.int64(0)), op.Reshape(count, op.const(np.zeros(0, np.int64))), op.const(np.int64(1)))
+    inverse = op.ScatterElements(op.Expand(count, size), taken, places, axis=0)
+    rank = len(dims(b.x) or ())
+    tail = [0] * (2 * rank)
+    tail[rank + axis] = 1
+    return op.Gather(op.Pad(g, tail), inverse, axis=axis)
+
+
+@RULES.rule("Pad")
+def pad(b: Backward) -> Gradients:
+    """Constant mode crops ``g``; the other modes copied elements of x, whose gradients are added up where they came from."""
+    mode = b.attr("mode", "constant")
+    axes = b.input(3) if b.has(3) else None
+    if mode == "constant":
+        gx = b.op.typed(b.op.Pad(b.g, _negated(b), None, axes), b.x)
+        total = b.op.ReduceSum(b.g, keepdims=0)
+        gvalue = b.op.Sub(total, b.op.ReduceSum(gx, keepdims=0)) if b.has(2) and b.wants(2) else None
+        return gx, None, gvalue
+    rank = len(dims(b.x) or ())
+    listed = const_array(axes) if axes is not None else np.arange(rank)
+    assert listed is not None, "Pad with axes known only at run time. This is a bug."
+    g = b.g
+    for k, axis in enumerate(int(a) % rank for a in listed):
+        g = _unpad(b, g, k, axis, len(listed), mode)
+    return g, None, None
+
+
+def _negated(b: Backward) -> ir.Value:
+    pads = const_array(b.input(1))
+    return b.op.Neg(b.input(1)) if pads is None else b.op.ints(*(-int(p) for p in pads))
+
+
+def _unpad(b: Backward, g: ir.Value, k: int, axis: int, count: int, mode: str) -> ir.Value:
+    """One axis: pad the positions in the same mode, and add every element of g to the position it was copied from."""
+    op = b.op
+    scalar = op.Reshape(op.dim(b.x, axis), op.const(np.zeros(0, np.int64)))
+    positions = op.Range(op.const(np.int64(0)), scalar, op.const(np.int64(1)))
+    pads = op.Gather(b.input(1), op.ints(k, k + count))
+    source = op.Pad(op.Cast(positions, to=int(ir.DataType.FLOAT)), pads, mode=mode)
+    source = op.Cast(source, to=int(ir.DataType.INT64))
+    rank = len(dims(b.x) or ())
+    perm = [axis, *(i for i in range(rank) if i != axis)]
+    moved = op.Transpose(g, perm=perm) if axis else g
+    shape = op.Concat(op.dim(b.x, axis), op.Slice(op.Shape(moved), [1], [rank]), axis=0) if rank > 1 else op.dim(b.x, 0)
+    zeros = op.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, b.g.dtype.numpy()), name="value"))
+    summed = op.ScatterND(zeros, op.Unsqueeze(source, [1]), moved, reduction="add")
+    return op.Transpose(summed, perm=[int(i) for i in np.argsort(perm)]) if axis else summed
+
+
+@RULES.rule("Trilu")
+def trilu(b: Backward) -> ir.Value:
+    return b.op.Trilu(b.g, b.input(1) if b.has(1) else None, upper=b.attr("upper", 1))
