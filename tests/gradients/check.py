@@ -26,7 +26,7 @@ Feeds = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one model: ``wrong`` {input: what is wrong}, ``kinks`` inputs without a derivative anywhere near."""
+    """What became of one model: ``wrong`` {input: what is wrong}, ``kinks`` inputs without a derivative near by."""
 
     wrong: dict[str, str] = field(default_factory=dict)
     kinks: tuple[str, ...] = ()

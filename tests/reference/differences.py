@@ -13,10 +13,10 @@ Array = NDArray[Any]
 Function = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 STEP = 1e-5
-"""In units of the input: the error of a central difference is then 1e-10 (truncation) and 1e-11 (rounding in float64)."""
+"""In units of the input: the error of a central difference is then 1e-10 (truncation) and 1e-11 (rounding)."""
 
 KINK = 1e-2
-"""One-sided slopes of a smooth function differ by STEP times its curvature; at a kink they differ by the jump itself."""
+"""One-sided slopes of a smooth function differ by STEP times its curvature; at a kink by the jump itself."""
 
 AGREE = 1e-5
 """How well the central differences of two step sizes agree on smooth functions, relative to the slope's scale."""

@@ -31,7 +31,7 @@ FLOAT_BY_DEFAULT = {
 
 
 def to_float64(model: ModelProto) -> ModelProto:
-    """A copy of ``model`` whose float16, bfloat16 and float32 values are float64, in subgraphs and functions as well."""
+    """A copy of ``model`` whose narrower floats are float64, in subgraphs and functions as well."""
     wide = ModelProto()
     wide.CopyFrom(model)
     _widen_graph(wide.graph)

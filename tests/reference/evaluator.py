@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class _WithKernels(ReferenceEvaluator):
-    """onnx hands subgraphs and functions to the same class, but its custom kernels only to the former: set them here."""
+    """onnx gives subgraphs and functions to the same class, but kernels only to the former: so they are set here."""
 
     def __init__(self, proto: Any, **options: Any) -> None:
         if isinstance(proto, FunctionProto):

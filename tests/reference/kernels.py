@@ -17,7 +17,7 @@ Ints = list[int] | None
 
 def tensor(x: Array) -> torch.Tensor:
     """``x`` as a torch tensor, copied only where torch cannot share it."""
-    return torch.from_numpy(np.require(x, requirements="CW"))
+    return torch.from_numpy(np.require(x, requirements=["C", "W"]))
 
 
 class Conv(OpRun):
@@ -168,7 +168,7 @@ class ScatterND(OpRun):
 
 def _along(x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
     """Full indices into ``x`` for every element of ``indices``, which index it along ``axis``."""
-    places = list(np.indices(indices.shape, sparse=True))
+    places: list[Array] = list(np.indices(indices.shape, sparse=True))
     places[axis] = np.where(indices < 0, indices + x.shape[axis], indices)
     return tuple(places)
 
