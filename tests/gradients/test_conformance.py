@@ -57,8 +57,13 @@ def judge(case: Case) -> tuple[str, str]:
         differentiated = differentiate(case.model, wrt=case.wrt, outputs=case.outputs)
     except Unsupported as error:
         return ("refused on purpose", "") if case.name in REFUSED else ("refused", f"refused: {error}")
+    except Exception as error:  # the other cases are still worth knowing
+        return "crashed", f"differentiate: {error!r}"
     seeds = random_seeds(case.model, case.feeds, case.outputs)
-    verdict = check(case.model, differentiated, case.feeds, seeds, case.wrt, case.outputs)
+    try:
+        verdict = check(case.model, differentiated, case.feeds, seeds, case.wrt, case.outputs)
+    except Exception as error:
+        return "crashed", f"not a graph that can be evaluated: {error!r}"
     if verdict.wrong:
         return "wrong", f"wrong gradient: {verdict.wrong}"
     if len(verdict.kinks) == len(case.wrt):

@@ -18,7 +18,7 @@ STEP = 1e-5
 KINK = 1e-2
 """One-sided slopes of a smooth function differ by STEP times its curvature; at a kink by the jump itself."""
 
-AGREE = 1e-5
+AGREE = 1e-7
 """How well the central differences of two step sizes agree on smooth functions, relative to the slope's scale."""
 
 
@@ -41,7 +41,8 @@ def slope(
 
     def along(t: float) -> float:
         y = function({**feeds, name: feeds[name] + t * direction})
-        return float(sum(np.sum(seed * y[output]) for output, seed in seeds.items()))
+        with np.errstate(invalid="ignore"):  # infinite outputs make it non-finite, which is noticed below
+            return float(sum(np.sum(seed * y[output]) for output, seed in seeds.items()))
 
     middle = along(0.0)
     values = [along(t) for t in (-STEP, -STEP / 2, STEP / 2, STEP)]
@@ -93,9 +94,14 @@ def compare(
 
 
 def jittered(feeds: Mapping[str, Any], names: list[str], rng: np.random.Generator, size: float) -> dict[str, Any]:
-    """The feeds with noise on the named inputs: off ties and corners, still where the function is defined."""
+    """The feeds with noise on the named inputs: off ties and corners, still where the function is defined.
+
+    What is infinite or too large for a difference to be seen is brought within 100.
+    """
 
     def moved(x: Array) -> Array:
-        return x + size * max(float(np.std(x)), 0.1) * rng.standard_normal(np.shape(x))
+        x = np.clip(np.nan_to_num(x), -100.0, 100.0)
+        spread = max(float(np.std(x)), 0.1) if x.size else 0.0
+        return x + size * spread * rng.standard_normal(x.shape)
 
     return {name: moved(value) if name in names else value for name, value in feeds.items()}

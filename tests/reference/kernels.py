@@ -145,6 +145,29 @@ class Gelu(OpRun):
         return (torch.nn.functional.gelu(tensor(x), approximate=approximate).numpy(),)
 
 
+class Pad(OpRun):
+    """onnx's own cannot crop, which negative pads mean."""
+
+    def _run(
+        self,
+        x: Array,
+        pads: Array,
+        value: Array | None = None,
+        axes: Array | None = None,
+        mode: str = "constant",
+    ) -> tuple[Array, ...]:
+        chosen = range(x.ndim) if axes is None else [int(a) % x.ndim for a in axes]
+        sides = np.zeros((x.ndim, 2), np.int64)
+        for axis, begin, end in zip(chosen, *pads.reshape(2, -1), strict=True):
+            sides[axis] = begin, end
+        crop = tuple(slice(max(-b, 0), size - max(-e, 0)) for (b, e), size in zip(sides.tolist(), x.shape, strict=True))
+        grow, cropped = np.maximum(sides, 0), x[crop]
+        if mode == "constant":
+            fill = x.dtype.type(0) if value is None else value.reshape(())
+            return (np.pad(cropped, grow, constant_values=fill),)
+        return (np.pad(cropped, grow, mode=mode),)  # type: ignore[call-overload]
+
+
 class GatherElements(OpRun):
     def _run(self, x: Array, indices: Array, axis: int = 0) -> tuple[Array, ...]:
         return (np.ascontiguousarray(x[_along(x, indices, axis)]),)
@@ -191,6 +214,7 @@ KERNELS: tuple[type[OpRun], ...] = (
     LpPool,
     Erf,
     Gelu,
+    Pad,
     GatherElements,
     Scatter,
     ScatterElements,
