@@ -51,7 +51,7 @@ def differentiate_graph(
 
     seeds: dict[ir.Value, ir.Value] = {}
     for y in explained:
-        seed = ir.val(seed_name(_name(y)), y.dtype, y.shape.copy() if y.shape else None)
+        seed = ir.val(seed_name(_name(y)), y.dtype, None if y.shape is None else y.shape.copy())
         graph.inputs.append(seed)
         seeds[y] = seed
 
@@ -216,7 +216,7 @@ class _Walk:
                 f"the rule of {b.node.op_type} {b.node.name!r} gave input {index} a gradient of {g.dtype} {have} "
                 f"for a tensor of {x.dtype} {want}. This is a bug in the rule."
             )
-        return g
+        return self.op.typed(g, x)
 
 
 def _name_gradients(

@@ -59,6 +59,7 @@ class Emitter:
         for value in graph.initializers.values():
             self._remember_constant(value)
         self.emitted: set[ir.Value] = set()
+        self._alike: dict[ir.Value, ir.Value] = {}
         for node in graph:
             if not node.domain and node.op_type not in _NOT_SHARED:
                 self._seen.setdefault(self._key(node.op_type, node.inputs, node.attributes, len(node.outputs)), node)
@@ -200,6 +201,7 @@ class Emitter:
 
     def typed(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Give a freshly emitted value the shape of ``like``, which the caller knows it has."""
+        self._alike[value] = like
         if like.shape is not None and static_dims(value) is None:
             value.shape = like.shape.copy()
             self._types.pop(value, None)
@@ -254,6 +256,8 @@ class Emitter:
     def sum_to(self, g: ir.Value, like: ir.Value) -> ir.Value:
         """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``."""
         have, want = dims(g), dims(like)
+        if self._alike.get(g) is like:
+            return g
         if have is None or want is None:
             return self._sum_to_dynamic(g, like)
         if have == want and None not in want:

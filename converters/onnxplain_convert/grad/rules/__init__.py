@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxplain_convert.grad.rules import activations, elementwise, indexing, linear, movement, reductions
+from onnxplain_convert.grad.rules import activations, convolution, elementwise, indexing, linear, movement, reductions
 from onnxplain_convert.grad.ruleset import RuleSet
 
 FAMILIES = (
@@ -12,6 +12,7 @@ FAMILIES = (
     reductions.RULES,
     movement.RULES,
     indexing.RULES,
+    convolution.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

@@ -80,6 +80,8 @@ def split(b: Backward) -> ir.Value:
 def slice_(b: Backward) -> ir.Value:
     """Each sliced axis is put back: by zero padding where the step is 1, else by gathering through the inverse index."""
     axes = _slice_axes(b)
+    if axes is None:
+        return _unslice_flat(b)
     starts, ends, steps = (const_array(b.inputs[i]) if b.has(i) else None for i in (1, 2, 4))
     shape, g = dims(b.x) or (), b.g
     before, after, general = [0] * len(shape), [0] * len(shape), []
@@ -102,13 +104,24 @@ def slice_(b: Backward) -> ir.Value:
     return g
 
 
-def _slice_axes(b: Backward) -> list[int]:
-    rank = len(dims(b.x) or ())
+def _slice_axes(b: Backward) -> list[int] | None:
+    """The sliced axes, None where only a run can tell."""
+    shape, count = dims(b.x), static_dims(b.input(1))
     axes = const_array(b.inputs[3]) if b.has(3) else None
-    if axes is None:
-        count = (static_dims(b.input(1)) or (rank,))[0]
-        axes = np.arange(count)
-    return [int(a) % rank for a in axes]
+    if shape is None or (b.has(3) and axes is None) or (axes is None and count is None):
+        return None
+    return [int(a) % len(shape) for a in (np.arange(count[0]) if axes is None else axes)]
+
+
+def _unslice_flat(b: Backward) -> ir.Value:
+    """Slice the positions in the same way, and put every element of g back at its own."""
+    op = b.op
+    size = op.Size(b.x)
+    positions = op.Range(op.const(np.int64(0)), size, op.const(np.int64(1)))
+    taken = op.Slice(op.Reshape(positions, op.shape(b.x), allowzero=1), *b.inputs[1:])
+    zeros = op.zeros_like(op.Reshape(b.x, [-1]))
+    flat = op.ScatterElements(zeros, op.Reshape(taken, [-1]), op.Reshape(b.g, [-1]), axis=0)
+    return op.reshape_like(flat, b.x)
 
 
 def _bounds(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
@@ -145,7 +158,7 @@ def pad(b: Backward) -> Gradients:
     mode = b.attr("mode", "constant")
     axes = b.input(3) if b.has(3) else None
     if mode == "constant":
-        gx = b.op.typed(b.op.Pad(b.g, _negated(b), None, axes), b.x)
+        gx = b.op.typed(_cropped(b, axes), b.x)
         total = b.op.ReduceSum(b.g, keepdims=0)
         gvalue = b.op.Sub(total, b.op.ReduceSum(gx, keepdims=0)) if b.has(2) and b.wants(2) else None
         return gx, None, gvalue
@@ -158,9 +171,26 @@ def pad(b: Backward) -> Gradients:
     return g, None, None
 
 
-def _negated(b: Backward) -> ir.Value:
-    pads = const_array(b.input(1))
-    return b.op.Neg(b.input(1)) if pads is None else b.op.ints(*(-int(p) for p in pads))
+def _cropped(b: Backward, axes: ir.Value | None) -> ir.Value:
+    """Without what was added; what negative pads cut off comes back as zeros."""
+    op, pads = b.op, const_array(b.input(1))
+    if pads is not None:
+        begin, end = np.split(pads.ravel(), 2)
+        far = np.iinfo(np.int64).max
+        listed = axes if axes is not None else np.arange(len(begin), dtype=np.int64)
+        g = b.g
+        if (begin > 0).any() or (end > 0).any():
+            stops = np.where(end > 0, -end, far)
+            g = op.Slice(g, np.maximum(begin, 0), stops, listed)
+        if (begin < 0).any() or (end < 0).any():
+            g = op.Pad(g, np.maximum(-pads, 0), None, axes)
+        return g
+    zero = op.ints(0)
+    begin_, end_ = op.Split(b.input(1), axis=0, num_outputs=2, outputs=2)
+    listed_ = axes if axes is not None else op.Range(op.const(np.int64(0)), op.Size(begin_), op.const(np.int64(1)))
+    sizes = op.Gather(op.Shape(b.g), listed_)
+    g = op.Slice(b.g, op.Max(begin_, zero), op.Sub(sizes, op.Max(end_, zero)), listed_)
+    return op.Pad(g, op.Max(op.Neg(b.input(1)), zero), None, axes)
 
 
 def _unpad(b: Backward, g: ir.Value, k: int, axis: int, count: int, mode: str) -> ir.Value:

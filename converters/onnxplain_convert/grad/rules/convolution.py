@@ -1,0 +1,163 @@
+"""Convolution and its transpose, each the other's gradient: in data, weight and bias."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxplain.errors import Unsupported
+from onnxplain_convert.grad.backward import Backward, Gradients
+from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.emitter import Emitter
+from onnxplain_convert.graph.geometry import Windows, kernel_of, spatial, split_padding
+from onnxplain_convert.graph.shapes import Dim, dims
+
+RULES = RuleSet("convolution")
+
+
+@RULES.rule("Conv")
+def conv(b: Backward) -> Gradients:
+    """y[n,m,o] = sum_{c,k} w[m,c,k] x[n,c, s o + d k - p]."""
+    kernel, group = kernel_of(b.node, b.input(1)), b.attr("group", 1)
+    windows = Windows.of(b.node, kernel, spatial(b.x, len(kernel)))
+    gx = transposed(b.op, b.g, b.input(1), windows, b.x, group) if b.wants(0) else None
+    gw = gb = None
+    if b.wants(1):
+        x = b.x
+        if windows.begin is None:
+            x, windows = padded(b.op, x, *windows.runtime_padding(b.op, x)), windows.without_padding()
+        gw = weight_gradient(b.op, x, b.g, windows, b.input(1), group)
+    if b.wants(2):
+        gb = channel_sum(b.op, b.g, windows.rank)
+    return gx, gw, gb
+
+
+@RULES.rule("ConvTranspose")
+def conv_transpose(b: Backward) -> Gradients:
+    """y[n,m, s i + d k - p] += w[c,m,k] x[n,c,i]: with data and result exchanged, a convolution."""
+    kernel, group = kernel_of(b.node, b.input(1)), b.attr("group", 1)
+    windows = Windows.of_transposed(b.node, kernel, spatial(b.x, len(kernel)))
+    g, gx, gw, gb = b.g, None, None, None
+    if windows.begin is None:
+        g, windows = padded(b.op, g, *_output_shape_padding(b, windows)), windows.without_padding()
+    if b.wants(0):
+        attributes = {"strides": list(windows.strides), "dilations": list(windows.dilations), "pads": windows.pads}
+        gx = b.op.Conv(g, b.input(1), group=group, kernel_shape=list(kernel), **attributes)
+        # more windows than there were elements: output_padding or output_shape asked for room that w does not reach
+        extra = b.attr("output_padding") or [0] * windows.rank
+        if b.attr("output_shape") or any(e >= s for e, s in zip(extra, windows.strides, strict=True)):
+            gx = crop(b.op, gx, [0] * windows.rank, b.x)
+        gx = b.op.typed(gx, b.x)
+    if b.wants(1):
+        gw = weight_gradient(b.op, g, b.x, windows, b.input(1), group)
+    if b.wants(2):
+        gb = channel_sum(b.op, b.g, windows.rank)
+    return gx, gw, gb
+
+
+def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir.Value, group: int = 1) -> ir.Value:
+    """The gradient of a convolution in its data, which has the shape of ``like``.
+
+    One ConvTranspose: padding that is the same on both sides is its own, what is left of it is cropped (runtimes compute
+    asymmetric pads and output_shape slowly or wrongly), elements that no window reached are its output_padding.
+    """
+    n = windows.rank
+    begin, end = windows.begin or (0,) * n, windows.end or (0,) * n
+    both = [min(p) for p in zip(begin, end, strict=True)]
+    sizes = spatial(like, n)
+    rests = windows.rest(sizes, spatial(g, n))
+    extra, exact = [0] * n, windows.begin is not None
+    for a in range(n):
+        rest = 0 if windows.begin and windows.strides[a] == 1 else rests[a]
+        behind = end[a] - both[a]
+        if rest is None:
+            extra[a], exact = windows.strides[a] - 1, False
+        else:
+            extra[a] = max(0, rest - behind)
+            exact = exact and begin[a] == both[a] and behind <= rest
+    gx = op.ConvTranspose(
+        g,
+        w,
+        group=group,
+        kernel_shape=list(windows.kernel),
+        strides=list(windows.strides),
+        dilations=list(windows.dilations),
+        pads=both * 2,
+        output_padding=extra if any(extra) else None,
+    )
+    if not exact:
+        start = windows.runtime_padding(op, like)[0] if windows.begin is None else None
+        gx = crop(op, gx, start or [p - q for p, q in zip(begin, both, strict=True)], like)
+    return op.typed(gx, like)
+
+
+def weight_gradient(op: Emitter, x: ir.Value, g: ir.Value, windows: Windows, w: ir.Value, group: int) -> ir.Value:
+    """gw[m,c,k] = sum_{n,o} g[n,m,o] x[n,c, s o + d k - p].
+
+    A convolution of x with kernel g over the batch, stride and dilation exchanged. ``windows`` with known padding.
+    """
+    swap = [1, 0, *range(2, 2 + windows.rank)]
+    data = op.Transpose(x, perm=swap) if group == 1 else _groups_into_batch(op, x, group, w)
+    kernel = op.Transpose(g, perm=swap)
+    gw = op.Conv(
+        data,
+        kernel,
+        group=group,
+        strides=list(windows.dilations),
+        dilations=list(windows.strides),
+        pads=windows.pads,
+    )
+    gw = op.Transpose(gw, perm=swap)
+    rests = windows.rest(spatial(x, windows.rank), spatial(g, windows.rank))
+    if any(r is None or r >= d for r, d in zip(rests, windows.dilations, strict=True)):
+        gw = op.Slice(gw, [0] * windows.rank, list(windows.kernel), list(range(2, 2 + windows.rank)))
+    return op.typed(gw, w)
+
+
+def channel_sum(op: Emitter, g: ir.Value, rank: int) -> ir.Value:
+    """(n, channels, *sizes) summed to (channels,): the gradient of a bias."""
+    return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)  # type: ignore[no-any-return]
+
+
+def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value) -> ir.Value:
+    """The part of ``x`` (n, channels, *sizes) from ``start`` that has the spatial sizes of ``like``."""
+    shape = dims(like)
+    assert shape is not None
+    axes = list(range(2, len(shape)))
+    sizes: tuple[Dim, ...] = shape[2:]
+    known = [s for s in sizes if isinstance(s, int)]
+    if isinstance(start, ir.Value):
+        end = op.Add(start, op.Shape(like, start=2))
+    elif len(known) == len(sizes):
+        end = op.ints(*(s + k for s, k in zip(start, known, strict=True)))
+    else:
+        end = op.Shape(like, start=2)
+        end = op.Add(end, op.ints(*start)) if any(start) else end
+    return op.typed(op.Slice(x, start, end, axes), like)
+
+
+def padded(op: Emitter, x: ir.Value, begin: ir.Value, end: ir.Value) -> ir.Value:
+    """``x`` (n, channels, *sizes) with zeros around it, as many as two int64 vectors say."""
+    keep = op.ints(0, 0)
+    return op.Pad(x, op.Concat(keep, begin, keep, end, axis=0))  # type: ignore[no-any-return]
+
+
+def _output_shape_padding(b: Backward, windows: Windows) -> tuple[ir.Value, ir.Value]:
+    """What output_shape crops off the full result, where the input's sizes are known only at run time."""
+    op, extra = b.op, b.attr("output_padding") or [0] * windows.rank
+    reach = op.ints(*(e + x for e, x in zip(windows.extents, extra, strict=True)))
+    full = op.Add(op.Mul(op.Sub(op.Shape(b.x, start=2), 1), op.ints(*windows.strides)), reach)
+    wanted = op.ints(*b.attr("output_shape")[-windows.rank :])
+    return split_padding(op, op.Max(op.Sub(full, wanted), 0), windows.same)
+
+
+def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value) -> ir.Value:
+    """(n, group * c, *sizes) as (c, group * n, *sizes); c is the second axis of the weight."""
+    shape, channels = dims(x), (dims(w) or (None, None))[1]
+    assert shape is not None
+    if not isinstance(channels, int):
+        raise Unsupported(f"the gradient of a grouped convolution in its weight {w.name!r}: its channels are not known")
+    flat = op.Transpose(op.Reshape(op.Reshape(x, [0, 0, -1]), [0, group, channels, -1]), perm=[2, 1, 0, 3])
+    sizes = [s for s in shape[2:] if isinstance(s, int)]
+    if len(sizes) == len(shape) - 2:
+        return op.Reshape(flat, [channels, -1, *sizes])  # type: ignore[no-any-return]
+    return op.Reshape(flat, op.Concat(op.ints(channels, -1), op.Shape(x, start=2), axis=0))  # type: ignore[no-any-return]
