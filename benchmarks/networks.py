@@ -29,11 +29,12 @@ class Logits(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A network to measure; ``layer`` is the convolution whose output Grad-CAM explains."""
+    """A network to measure. Grad-CAM explains the output of ``layer``, in ONNX the last node of that ``operator``."""
 
     name: str
     module: nn.Module
     layer: nn.Module
+    operator: str
     size: int = 224
 
 
@@ -43,8 +44,8 @@ def resnet50(small: bool = False) -> Network:
 
     shape = {"depths": [1, 1, 1, 1], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 32} if small else {}
     network = ResNetForImageClassification(ResNetConfig(num_labels=1000, **shape))
-    layer = network.resnet.encoder.stages[-1].layers[-1].layer[-1].convolution
-    return Network("resnet-small" if small else "resnet-50", Logits(network), layer, 64 if small else 224)
+    layer = network.resnet.encoder.stages[-1].layers[-1].activation
+    return Network("resnet-small" if small else "resnet-50", Logits(network), layer, "Relu", 64 if small else 224)
 
 
 def vit(small: bool = False) -> Network:
@@ -57,7 +58,7 @@ def vit(small: bool = False) -> Network:
     )
     network = ViTForImageClassification(ViTConfig(num_labels=1000, image_size=size, **shape))
     layer = network.vit.embeddings.patch_embeddings.projection
-    return Network("vit-small" if small else "vit-b16", Logits(network), layer, size)
+    return Network("vit-small" if small else "vit-b16", Logits(network), layer, "Conv", size)
 
 
 NETWORKS: dict[str, Callable[[bool], Network]] = {"resnet50": resnet50, "vit": vit}
