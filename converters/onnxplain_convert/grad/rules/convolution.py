@@ -42,9 +42,11 @@ def conv_transpose(b: Backward) -> Gradients:
     if b.wants(0):
         attributes = {"strides": list(windows.strides), "dilations": list(windows.dilations), "pads": windows.pads}
         gx = b.op.Conv(g, b.input(1), group=group, kernel_shape=list(kernel), **attributes)
-        # more windows than there were elements: output_padding or output_shape asked for room that w does not reach
-        extra = b.attr("output_padding") or [0] * windows.rank
-        if b.attr("output_shape") or any(e >= s for e, s in zip(extra, windows.strides, strict=True)):
+        rests = windows.rest(spatial(g, windows.rank), spatial(b.x, windows.rank))
+        known = b.attr("output_padding") or [0] * windows.rank if not b.attr("output_shape") else windows.strides
+        rooms = [k if rest is None else rest for rest, k in zip(rests, known, strict=True)]
+        if any(room >= stride for room, stride in zip(rooms, windows.strides, strict=True)):
+            # more windows than there were elements: the node asked for room that no element reaches
             gx = crop(b.op, gx, [0] * windows.rank, b.x)
         gx = b.op.typed(gx, b.x)
     if b.wants(1):
@@ -57,7 +59,7 @@ def conv_transpose(b: Backward) -> Gradients:
 def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir.Value, group: int = 1) -> ir.Value:
     """The gradient of a convolution in its data, which has the shape of ``like``.
 
-    One ConvTranspose: padding that is the same on both sides is its own, what is left of it is cropped (runtimes compute
+    One ConvTranspose: padding that both sides have is its own, what one side has more is cropped (runtimes compute
     asymmetric pads and output_shape slowly or wrongly), elements that no window reached are its output_padding.
     """
     n = windows.rank
@@ -115,7 +117,7 @@ def weight_gradient(op: Emitter, x: ir.Value, g: ir.Value, windows: Windows, w: 
 
 def channel_sum(op: Emitter, g: ir.Value, rank: int) -> ir.Value:
     """(n, channels, *sizes) summed to (channels,): the gradient of a bias."""
-    return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)  # type: ignore[no-any-return]
+    return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)
 
 
 def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value) -> ir.Value:
@@ -138,7 +140,7 @@ def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value) 
 def padded(op: Emitter, x: ir.Value, begin: ir.Value, end: ir.Value) -> ir.Value:
     """``x`` (n, channels, *sizes) with zeros around it, as many as two int64 vectors say."""
     keep = op.ints(0, 0)
-    return op.Pad(x, op.Concat(keep, begin, keep, end, axis=0))  # type: ignore[no-any-return]
+    return op.Pad(x, op.Concat(keep, begin, keep, end, axis=0))
 
 
 def _output_shape_padding(b: Backward, windows: Windows) -> tuple[ir.Value, ir.Value]:
@@ -159,5 +161,5 @@ def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value) -> ir.
     flat = op.Transpose(op.Reshape(op.Reshape(x, [0, 0, -1]), [0, group, channels, -1]), perm=[2, 1, 0, 3])
     sizes = [s for s in shape[2:] if isinstance(s, int)]
     if len(sizes) == len(shape) - 2:
-        return op.Reshape(flat, [channels, -1, *sizes])  # type: ignore[no-any-return]
-    return op.Reshape(flat, op.Concat(op.ints(channels, -1), op.Shape(x, start=2), axis=0))  # type: ignore[no-any-return]
+        return op.Reshape(flat, [channels, -1, *sizes])
+    return op.Reshape(flat, op.Concat(op.ints(channels, -1), op.Shape(x, start=2), axis=0))
