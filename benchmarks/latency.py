@@ -1,9 +1,9 @@
 """How long does one explanation take? ``python -m benchmarks.latency`` (``--quick``: small networks, few repeats).
 
-ResNet-50 and ViT-B/16 with random weights, one picture of 224 x 224, in process and through the server, against Captum on
-PyTorch with the same weights and its fastest internal batch size, turn by turn in one run. Two ratios: Captum's time over
-ours (above 1: we are faster), and ours over the floor, which is two forward passes of the same engine per row (at or below
-1: nothing is lost). The agreement column says that both compute the same map.
+ResNet-50 and ViT-B/16 with random weights, one picture of 224 x 224, in process and through the server, against Captum
+on PyTorch with the same weights and its fastest internal batch size, turn by turn in one run. Two ratios: Captum's time
+over ours (above 1: we are faster), and ours over the floor, which is two forward passes of the same engine per row (at
+or below 1: nothing is lost). The agreement column says that both compute the same map.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,20 +65,18 @@ def measured(network: Network, folder: Path, repeats: int, provider: str = "cpu"
         many = np.repeat(x, FORWARD_ROWS, axis=0)
         for task in TASKS:
             options = {"layer": layer, **task.options} if task.method == "grad_cam" else task.options
-            arguments = {"method": task.method, "target": target, **options}
+            call = {"method": task.method, "target": target, **options}
             explain: Callable[[Floats, int, int], Floats] = getattr(peer, task.method)
             batch = peer.fastest_batch(explain, seconds) if task.n_rows > 1 else 1
-            times = turns(
-                {
-                    "ours": lambda call=arguments: model.explain(x, **call),
-                    "server": lambda call=arguments: client.model("net").explain(x, **call),
-                    "captum": lambda call=explain, rows=batch: call(x, target, rows),
-                    "forward": (lambda: model.predict(x)) if task.n_rows == 1 else (lambda: model.predict(many)),
-                },
-                repeats,
-            )
+            contestants: dict[str, Callable[[], object]] = {
+                "ours": partial(model.explain, x, **call),
+                "server": partial(client.model("net").explain, x, **call),
+                "captum": partial(explain, x, target, batch),
+                "forward": partial(model.predict, x if task.n_rows == 1 else many),
+            }
+            times = turns(contestants, repeats)
             floor = 2 * times["forward"] * (1 if task.n_rows == 1 else task.n_rows / FORWARD_ROWS)
-            (ours,) = model.explain(x, **arguments).attributions.values()
+            (ours,) = model.explain(x, **call).attributions.values()
             agreement = relative_difference(ours, explain(x, target, batch)) if task.same_numbers else None
             yield (
                 network.name,
