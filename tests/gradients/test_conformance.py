@@ -16,6 +16,7 @@ from onnxplain.artifact import gradient_name
 from onnxplain.errors import Unsupported
 from onnxplain_convert import differentiate
 from tests.gradients.cases import EXPANDED, OPERATORS, Case, table
+from tests.gradients.conftest import Report
 from tests.gradients.check import NoKernel, check, differences_in_onnxruntime, random_seeds, run_onnxruntime
 
 OPSETS = {"newest": None, "opset21": 21}
@@ -25,16 +26,14 @@ REFUSED: dict[str, str] = {}
 
 
 @pytest.fixture(scope="module")
-def counts(request: pytest.FixtureRequest) -> Iterator[dict[str, Counter[str]]]:
-    """How many cases ended how, per opset: printed when the module is done, captured output or not."""
+def counts(report: Report) -> Iterator[dict[str, Counter[str]]]:
+    """How many cases ended how, per opset: printed when the run is done."""
     found: dict[str, Counter[str]] = {opset: Counter() for opset in OPSETS}
     yield found
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        for opset, counter in found.items():
-            counter.update(table(OPSETS[opset]).excluded.values())
-            print(
-                f"\nONNX's operator cases, {opset}:", *(f"{n:5} {what}" for what, n in counter.most_common()), sep="\n "
-            )
+    for opset, counter in found.items():
+        counter.update(table(OPSETS[opset]).excluded.values())
+        for what, n in counter.most_common():
+            report(f"gradients of ONNX's operator cases, {opset}", f"{n:5} {what}")
 
 
 @pytest.mark.parametrize("operator", [*OPERATORS, EXPANDED])

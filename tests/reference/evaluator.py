@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, ModelProto
 from onnx.reference import ReferenceEvaluator
 
-from tests.reference.doubles import function_to_float64, to_float64
+from tests.reference.precision import FLOAT64
 from tests.reference.kernels import KERNELS
 
 Array = NDArray[Any]
@@ -21,7 +21,7 @@ class _WithKernels(ReferenceEvaluator):
 
     def __init__(self, proto: Any, **options: Any) -> None:
         if isinstance(proto, FunctionProto):
-            proto = function_to_float64(proto)
+            proto = FLOAT64.function(proto)
         super().__init__(proto, **{**options, "new_ops": list(KERNELS)})
 
 
@@ -29,7 +29,7 @@ class Reference:
     """``model`` in float64: call it with feeds by name (floats of any width), get outputs by name."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.model = to_float64(model)
+        self.model = FLOAT64.model(model)
         self.outputs = tuple(output.name for output in self.model.graph.output)
         self._evaluator = _WithKernels(self.model)
 
