@@ -1,0 +1,161 @@
+"""The scheduler: one thread per device that packs rows of many jobs into runs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+from onnxplain.engine import packing
+from onnxplain.engine.lane import Lane, fail
+from onnxplain.engine.store import Key, Source, Store
+from onnxplain.engine.task import Task
+from onnxplain.errors import OnnxplainError, Unavailable
+from onnxplain.rows import Job, Outcome
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 4 * 2**30
+WATCH_SECONDS = 0.05
+
+
+class Scheduler:
+    """Jobs in, futures out. ``max_wait``: seconds a job may wait for company; ``cache_bytes``: of sessions.
+
+    A failure in a run fails the futures of that run's jobs and no other; the thread goes on.
+    """
+
+    def __init__(self, *, max_wait: float = 0.0, cache_bytes: int = CACHE_BYTES) -> None:
+        self._max_wait = max_wait
+        self._store = Store(cache_bytes)
+        self._lanes: dict[Hashable, Lane] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._running: tuple[Lane, Callable[[], None]] | None = None
+        self._dropped: list[Source] = []
+        self._thread = threading.Thread(target=self._loop, name="onnxplain-scheduler", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="onnxplain-watcher", daemon=True)
+        self._thread.start()
+        self._watcher.start()
+
+    def submit(
+        self, key: Hashable, needs: Key, sizes: tuple[int, ...], job: Job, cancelled: Callable[[], bool]
+    ) -> Future[Outcome]:
+        """Queue a job in the lane ``key``, whose program is ``needs`` and whose runs have ``sizes`` rows."""
+        task = Task(job, Future(), cancelled, time.monotonic())
+        with self._changed:
+            if self._closing:
+                task.future.set_exception(Unavailable("the engine is closed"))
+                return task.future
+            lane = self._lanes.setdefault(key, Lane(key, needs, sizes))
+            lane.waiting.append(task)
+            self._changed.notify_all()
+        return task.future
+
+    def forget(self, source: Source) -> None:
+        """Fail what is queued for a model and drop its sessions."""
+        with self._changed:
+            for lane in list(self._lanes.values()):
+                if lane.needs[0] is source:
+                    _fail_all(lane, Unavailable("the model was closed"))
+            self._dropped.append(source)
+            self._changed.notify_all()
+
+    def close(self, drain: bool = False) -> None:
+        """Take no more jobs; finish those there are (``drain``) or fail them, then end the thread. May be called twice."""
+        with self._changed:
+            self._closing = True
+            if not drain:
+                for lane in list(self._lanes.values()):
+                    _fail_all(lane, Unavailable("the engine was closed before the job was done"))
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+            self._watcher.join()
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                step = self._next()
+                if step is None:
+                    return
+                self._execute(*step)
+            except Exception as error:  # a bug of ours must not leave a future without an answer
+                logger.exception("the scheduler failed")
+                with self._changed:
+                    for lane in list(self._lanes.values()):
+                        _fail_all(lane, OnnxplainError(f"This is a bug in onnxplain's scheduler: {error!r}"))
+                    self._lanes.clear()
+
+    def _next(self) -> tuple[Lane, packing.Run] | None:
+        """Wait for the next run; None when closed and nothing is left."""
+        with self._changed:
+            while True:
+                for source in self._dropped:
+                    self._store.drop(lambda x, gone=source: x is gone)
+                self._dropped.clear()
+                for lane in list(self._lanes.values()):
+                    lane.drop_cancelled()
+                self._lanes = {k: x for k, x in self._lanes.items() if x.active or x.waiting}
+                views = [lane.view() for lane in self._lanes.values()]
+                # Whoever closes with draining does not wait for company.
+                run = packing.choose(views, time.monotonic(), 0.0 if self._closing else self._max_wait)
+                if isinstance(run, packing.Run):
+                    return self._lanes[run.key], run
+                if self._closing:
+                    return None
+                self._changed.wait(None if run is None else max(0.0, run - time.monotonic()))
+
+    def _execute(self, lane: Lane, run: packing.Run) -> None:
+        with self._changed:
+            joining = lane.join(run.joining)
+        try:
+            loaded = self._store.get(lane.needs)
+            joining = lane.admit(joining, loaded)
+            lane.active += joining
+            if not lane.active:
+                return
+            lane.served = time.monotonic()
+            pending = [task.pending for task in lane.active]
+            rows, size = packing.fit(pending, lane.sizes)
+            with self._changed:
+                self._running = (lane, loaded.session.stop)
+            lane.run(loaded, rows, size)
+        except Exception as error:
+            failure = (
+                error if isinstance(error, OnnxplainError) else OnnxplainError(f"This is a bug in onnxplain: {error!r}")
+            )
+            if failure is not error:
+                logger.exception("a run failed")
+            for task in {t.number: t for t in [*lane.active, *joining]}.values():
+                fail(task, failure)
+            lane.reset()
+        finally:
+            with self._changed:
+                self._running = None
+
+    def _watch(self) -> None:
+        """Stop a run in progress once nobody waits for any of its jobs."""
+        while True:
+            with self._changed:
+                while self._running is None:
+                    if self._closing and not self._thread.is_alive():
+                        return
+                    self._changed.wait(WATCH_SECONDS if self._closing else None)
+                lane, stop = self._running
+                tasks = tuple(lane.active)
+            if tasks and all(_unwanted(task) for task in tasks):
+                stop()
+            time.sleep(WATCH_SECONDS)
+
+
+def _unwanted(task: Task) -> bool:
+    return task.future.done() or task.cancelled()
+
+
+def _fail_all(lane: Lane, error: OnnxplainError) -> None:
+    for task in [*lane.active, *lane.waiting]:
+        fail(task, error)
+    lane.waiting.clear()

@@ -1,0 +1,78 @@
+"""Splits a program into bytes without weights and the weights, which the session gets as arrays.
+
+So the audit swaps weights without writing a file, and a program of a gigabyte is never serialised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxplain.engine.program import Program
+from onnxplain.errors import BadRequest, LimitExceeded, NotFound, nearest
+
+Array = NDArray[np.generic]
+
+SMALLEST = 1024
+"""Bytes: smaller initializers stay in the graph, where shape inference and folding read them."""
+_LARGEST_GRAPH = 2**31 - 1
+_NUMPY_KINDS = "fiub"
+
+
+def split(program: Program, overrides: Mapping[str, Array] | None = None) -> tuple[bytes, dict[str, Array]]:
+    """The program as ONNX bytes with external placeholders, and the arrays that belong into them by name.
+
+    ``overrides``: artifact initializer name -> array to use in its place. Raises NotFound for a name that no program of
+    this artifact could have (checked by the caller), BadRequest where shape or type differ.
+    """
+    graph = program.model.graph
+    kept: dict[str, Array] = {}
+    originals: dict[str, Any] = {}
+    try:
+        for name, value in graph.initializers.items():
+            tensor = value.const_value
+            override = (overrides or {}).get(program.weights.get(name, ""))
+            if tensor is None or (override is None and not _is_large(tensor)):
+                continue
+            array = tensor.numpy() if override is None else _checked(override, tensor, program.weights[name])
+            originals[name] = tensor
+            if _is_large(tensor):
+                kept[name] = np.ascontiguousarray(array)
+                value.const_value = ir.ExternalTensor(
+                    "weights", 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name
+                )
+            else:
+                value.const_value = ir.tensor(array, name=name)
+        proto = ir.to_proto(program.model)
+    finally:
+        for name, tensor in originals.items():
+            graph.initializers[name].const_value = tensor
+    if proto.ByteSize() > _LARGEST_GRAPH:
+        raise LimitExceeded(f"{program.name}: the graph without weights is larger than 2 GiB, which ONNX cannot hold")
+    return proto.SerializeToString(), kept
+
+
+def check_names(overrides: Mapping[str, Array], known: Mapping[str, ir.Value]) -> None:
+    """Raises NotFound for an override of a weight that the artifact does not have."""
+    for name in overrides:
+        if name not in known:
+            raise NotFound(f"no weight {name!r} in the model; {nearest(name, known)}")
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    dtype = tensor.dtype
+    return tensor.nbytes >= SMALLEST and dtype != ir.DataType.STRING and dtype.numpy().kind in _NUMPY_KINDS
+
+
+def _checked(override: Array, tensor: ir.TensorProtocol, name: str) -> Array:
+    dtype, shape = tensor.dtype.numpy(), tuple(tensor.shape.numpy())
+    if override.dtype != dtype or override.shape != shape:
+        raise BadRequest(
+            f"weight {name!r} is {dtype} {shape}, the one to use in its place {override.dtype} {override.shape}: "
+            "they must be the same"
+        )
+    return override
