@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import numpy_helper
+
 from onnxplain.artifact import MANIFEST_KEY, Artifact, Manifest, TensorSpec
 from onnxplain.rows import Job, Purpose, Round, Rows, Target
 
@@ -55,10 +56,9 @@ class Tanh:
     def artifact(self, rows: str = "independent", batch: str = "n") -> Artifact:
         dtype = self.w.dtype.name
         t = ONNX_TYPES[dtype]
-        x, y = (batch, *SHAPE), (batch, N_CLASSES)
         dims = [int(batch) if batch.isdigit() else batch]
         text = f"""<ir_version: 10, opset_import: ["": 18]>
-        net ({t}[{",".join(map(str, x))}] x, {t}[{batch},4] "seed/y") => ({t}[{batch},4] y, {t}[{batch},2,3,3] "gradient/x")
+        net ({t}[{batch},2,3,3] x, {t}[{batch},4] "seed/y") => ({t}[{batch},4] y, {t}[{batch},2,3,3] "gradient/x")
         <int64[2] flat = {{-1, 18}}, int64[4] full = {{-1, 2, 3, 3}}>
         {{
             f = Reshape(x, flat)

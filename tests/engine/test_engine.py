@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from onnxplain.engine import Engine
 from onnxplain.rows import TOP, Job, Outcome, Purpose, Rows, Target
-
 from tests.engine.artifacts import Array, Tanh, job, line, row
 from tests.engine.reference import open_reference
 from tests.engine.truth import truth

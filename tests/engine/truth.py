@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from onnxplain.engine.noise import keys
 from onnxplain.rows import Job, Rows
-
 from tests.engine.artifacts import Array, Tanh
 
 

@@ -31,8 +31,8 @@ class Engine:
     """One model on one device. Thread-safe; a context manager.
 
     ``weights``: initializer name -> array to use in its place (the randomisation audit). ``scheduler``: shared by the
-    engines of one device; without one, the engine has its own and closes it. Raises ProviderUnavailable where ``provider``
-    cannot be had, NotFound for a name in ``weights`` that the model does not have.
+    engines of one device; without one, the engine has its own and closes it. Raises ProviderUnavailable where
+    ``provider`` cannot be had, NotFound for a name in ``weights`` that the model does not have.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class Engine:
         self.close()
 
     def _path(self, job: Job) -> tuple[str, ...]:
-        """The tensors whose rows lie on a path: those differentiated; where there are none, those that the job brings."""
+        """The tensors whose rows lie on a path: those differentiated; without any, those that the job brings."""
         wrt = job.round.purpose.wrt
         return wrt or tuple(t.name for t in self._source.artifact.manifest.differentiated if t.name in job.inputs)
 
     def _signature(self, job: Job, path: tuple[str, ...]) -> tuple[object, ...]:
-        """What must agree for jobs to share a run: shapes and types of all inputs, values of those without a row axis."""
+        """What must agree to share a run: shapes and types of all inputs, values of those without a row axis."""
         shapes = tuple((name, value.dtype.str, value.shape) for name, value in sorted(job.inputs.items()))
         common = []
         for spec in self._source.artifact.manifest.inputs:

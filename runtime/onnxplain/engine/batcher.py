@@ -64,7 +64,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def close(self, drain: bool = False) -> None:
-        """Take no more jobs; finish those there are (``drain``) or fail them, then end the thread. May be called twice."""
+        """Take no more jobs; finish those there are (``drain``) or fail them; end the thread. May be called twice."""
         with self._changed:
             self._closing = True
             if not drain:
@@ -93,9 +93,8 @@ class Scheduler:
         """Wait for the next run; None when closed and nothing is left."""
         with self._changed:
             while True:
-                for source in self._dropped:
-                    self._store.drop(lambda x, gone=source: x is gone)
-                self._dropped.clear()
+                while self._dropped:
+                    self._store.drop(self._dropped.pop())
                 for lane in list(self._lanes.values()):
                     lane.drop_cancelled()
                 self._lanes = {k: x for k, x in self._lanes.items() if x.active or x.waiting}
@@ -124,11 +123,10 @@ class Scheduler:
                 self._running = (lane, loaded.session.stop)
             lane.run(loaded, rows, size)
         except Exception as error:
-            failure = (
-                error if isinstance(error, OnnxplainError) else OnnxplainError(f"This is a bug in onnxplain: {error!r}")
-            )
-            if failure is not error:
+            failure = error
+            if not isinstance(failure, OnnxplainError):
                 logger.exception("a run failed")
+                failure = OnnxplainError(f"This is a bug in onnxplain: {error!r}")
             for task in {t.number: t for t in [*lane.active, *joining]}.values():
                 fail(task, failure)
             lane.reset()

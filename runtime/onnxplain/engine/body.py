@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.artifact import Artifact, Manifest, gradient_name, seed_name
 from onnxplain.engine.emit import PREFIX, Emit
-from onnxplain.engine.points import ROW
-from onnxplain.engine.rowaxis import RowAxis
+from onnxplain.engine.rowaxis import ROW, RowAxis
 from onnxplain.errors import BadModel, NotFound, nearest
 from onnxplain.rows import Purpose
 
@@ -113,22 +112,10 @@ def _name_rows(graph: ir.Graph, outputs: Sequence[ir.Value], axis: RowAxis) -> N
 
 def _free_names(graph: ir.Graph, inputs: Mapping[str, ir.Value]) -> None:
     """Names of the model's tensors must not be those of the program's own inputs and outputs."""
-    own = (
-        "input/",
-        "baseline/",
-        "row/",
-        "run/",
-        "plan/",
-        "state/",
-        "next/",
-        "done/",
-        "jump/",
-        "target/",
-        "tap/",
-        PREFIX,
-    )
+    own = ("input", "baseline", "target", "row", "run", "plan", "state", "next", "done", "jump", "tap", "model")
     single = {"score", "top", "size", "finite"}
     for value in [*graph.initializers.values(), *inputs.values(), *(v for node in graph for v in node.outputs)]:
         name = value.name or ""
-        if name.startswith(own) or name in single or value in inputs.values():
+        head, slash, _ = name.partition("/")
+        if (slash and f"{head}/" == PREFIX) or (slash and head in own) or name in single or value in inputs.values():
             value.name = f"model/{name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from onnxplain.rows import Ints, Job
 
 @dataclass(frozen=True)
 class Slot:
-    """Rows ``start`` to ``stop`` of a job in this run; ``before``: where its state stood in the run before, None if new."""
+    """Rows ``start`` to ``stop`` of a job; ``before``: where its state stood in the run before, None if new."""
 
     job: Job
     start: int
@@ -103,6 +104,7 @@ def baselines(tensor: str, pack: Pack, used: Sequence[Ints]) -> Array:
 
 
 def target_feeds(program: Program, pack: Pack) -> dict[str, Array]:
+    """Positions and weights of every request, padded to one length with weight 0."""
     targets = [slot.job.target for slot in pack.slots]
     width = padded(max(len(t.index) for t in targets))
     index = np.zeros((len(targets), width), np.int64)
@@ -190,7 +192,7 @@ def _segments(pack: Pack) -> list[_Segment]:
         sample = slot.job.round.rows.sample
         breaks = np.flatnonzero(~_follows(sample, slot.start, slot.stop)) + slot.start
         edges = sorted({slot.start, *breaks.tolist(), slot.stop})
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in itertools.pairwise(edges):
             found.append(
                 _Segment(
                     slot=q,

@@ -1,8 +1,8 @@
 """The *moments* part of a program: per request, sums of its samples' gradients about the first sample.
 
-A run holds R rows of Q requests in S *segments*: the rows of one sample that stand together in this run. A sample may go
-on over many runs, so the state of a request is carried from run to run. Everything is (.., E): one row's tensor flat.
-Sums over rows are products with small matrices made on the host; what belongs to one request is gathered, never
+A run holds R rows of Q requests in S *segments*: the rows of one sample that stand together in this run. A sample may
+go on over many runs, so the state of a request is carried from run to run. Everything is (.., E): one row's tensor
+flat. Sums over rows are products with small matrices made on the host; what belongs to one request is gathered, never
 multiplied by zero, so that an overflow in one request cannot reach another.
 """
 
@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.emit import Emit
-from onnxplain.engine.points import ROW, PathTensor, Point
+from onnxplain.engine.points import PathTensor, Point
+from onnxplain.engine.rowaxis import ROW
 
 STATE = ("partial", "first", "sum", "squares", "check", "last")
 """Of every request (Q, E): the open sample's sum so far; the first sample; sum and sum of squares of (sample - first);

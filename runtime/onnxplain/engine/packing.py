@@ -1,8 +1,8 @@
 """Which rows of which jobs run next. Pure policy: no clock, no thread; time is an argument.
 
-Jobs of one *lane* (same program, row shapes and inputs without a row axis) share runs. A lane has at most as many *active*
-jobs as a run has rows, so that every active job advances in every run: a job of a million rows takes what the others leave.
-Lanes take turns.
+Jobs of one *lane* (same program, row shapes and inputs without a row axis) share runs. A lane has at most as many
+*active* jobs as a run has rows, so that every active job advances in every run: a job of a million rows takes what the
+others leave. Lanes take turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def buckets(max_rows: int, exact: bool = False) -> tuple[int, ...]:
 
 
 def bucket(pending: int, sizes: Sequence[int]) -> tuple[int, int]:
-    """(rows to run, padded size) for ``pending`` >= 1 rows: the smallest bucket that holds them, or a full smaller one."""
+    """(rows to run, padded size) for ``pending`` >= 1 rows: the smallest bucket for them, or a full smaller one."""
     if pending >= sizes[-1]:
         return sizes[-1], sizes[-1]
     above = next(i for i, size in enumerate(sizes) if size >= pending)
@@ -75,7 +75,7 @@ class Run:
 
 
 def choose(lanes: Sequence[Lane], now: float, max_wait: float = 0.0) -> Run | float | None:
-    """The next run; or the time when there will be one (a job may wait ``max_wait`` seconds for company); None if idle."""
+    """The next run; or the time when there will be one (a job may wait ``max_wait`` seconds); None if idle."""
     ready = [lane for lane in lanes if lane.active or (lane.waiting and _is_due(lane, now, max_wait))]
     if not ready:
         due = [lane.oldest + max_wait for lane in lanes if lane.waiting]

@@ -13,9 +13,7 @@ import onnx_ir as ir
 from onnxplain.artifact import Dim
 from onnxplain.engine import noise
 from onnxplain.engine.emit import Emit
-
-ROW = "rows"
-"""The symbol of the row axis, the same on every tensor: ONNX Runtime's blocked layout needs equal shapes."""
+from onnxplain.engine.rowaxis import ROW
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class RowInputs:
 
 
 def point(op: Emit, tensor: PathTensor, row: RowInputs) -> Point:
-    """Inputs ``input/t`` (Q, ...), ``baseline/t`` (B, ...), and per row ``row/alpha/t``, ``row/sigma/t``, ``row/key/t``."""
+    """Inputs ``input/t`` (Q, ...), ``baseline/t`` (B, ...); per row ``row/alpha/t``, ``row/sigma/t``, ``row/key/t``."""
     wide, shape, rank = tensor.wide, tensor.shape, len(tensor.shape) + 1
     given = op.input(f"input/{tensor.name}", tensor.dtype, ["requests", *shape])
     bases = op.input(f"baseline/{tensor.name}", tensor.dtype, ["baselines", *shape])

@@ -1,7 +1,7 @@
 """A program: one ONNX graph for one purpose, in three parts: rows, body, moments.
 
-It is pure: (artifact, purpose) -> model. The engine runs it on any number of requests; exported, it is a method that any
-ONNX server runs.
+It is pure: (artifact, purpose) -> model. The engine runs it on any number of requests; exported, it is a method that
+any ONNX server runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from onnxplain.artifact import Artifact, Dim
 from onnxplain.engine.body import Body, cut
 from onnxplain.engine.emit import PREFIX, Emit
 from onnxplain.engine.moments import moments
-from onnxplain.engine.points import ROW, PathTensor, Point, RowInputs, point
-from onnxplain.engine.rowaxis import RowAxis
+from onnxplain.engine.points import PathTensor, RowInputs, point
+from onnxplain.engine.rowaxis import ROW, RowAxis
 from onnxplain.engine.targets import OutputTensor, explained
 from onnxplain.errors import BadModel
 from onnxplain.rows import Purpose
@@ -70,7 +70,7 @@ class Program:
 
 
 def default_path(artifact: Artifact, purpose: Purpose) -> tuple[str, ...]:
-    """The tensors whose rows lie on a path: those differentiated; where there are none, all that the artifact differentiates."""
+    """The tensors whose rows lie on a path: those differentiated; without any, all that the artifact differentiates."""
     return purpose.wrt or tuple(spec.name for spec in artifact.manifest.differentiated)
 
 
@@ -93,7 +93,7 @@ def build(artifact: Artifact, purpose: Purpose, path: Sequence[str] | None = Non
     output = _output_tensor(body.output, purpose.output, axis)
     seed = explained(op, body.output, output, row.request)
     if body.seed is not None:
-        _annotate_like(seed, body.output)
+        seed.dtype, seed.shape = output.dtype, body.output.shape
         body = _replaced(body, body.seed, seed)
     if body.gradients:
         moments(op, tensors, points, body.gradients)
@@ -165,10 +165,6 @@ def _replaced(body: Body, old: ir.Value, new: ir.Value) -> Body:
         taps=swap(body.taps),
         tap_gradients=swap(body.tap_gradients),
     )
-
-
-def _annotate_like(value: ir.Value, like: ir.Value) -> None:
-    value.dtype, value.shape = like.dtype, like.shape
 
 
 def _dtype(value: ir.Value) -> ir.DataType:

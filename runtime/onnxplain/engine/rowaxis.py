@@ -11,10 +11,13 @@ import onnx_ir as ir
 from onnxplain.artifact import Dim, Manifest
 from onnxplain.errors import BadModel, Unsupported
 
+ROW = "rows"
+"""The symbol of the row axis, the same on every tensor: ONNX Runtime's blocked layout needs equal shapes."""
+
 
 @dataclass(frozen=True)
 class RowAxis:
-    """How a model takes rows: ``symbols`` its row axis has, ``fixed`` number of rows if any, ``shared`` by several requests."""
+    """How a model takes rows: the ``symbols`` of its row axis, and the ``fixed`` number of rows if there is one."""
 
     symbols: frozenset[str]
     fixed: int | None
@@ -24,8 +27,10 @@ class RowAxis:
     @classmethod
     def of(cls, manifest: Manifest) -> RowAxis:
         """From the manifest's ``rows``: "independent", "coupled" or "fixed(n)"."""
-        leading = [spec.shape[0] for spec in manifest.inputs if spec.shape]
-        symbols = frozenset(d for d in leading if isinstance(d, str))
+        leading = {spec.shape[0] for spec in manifest.inputs if spec.shape}
+        # A symbol that is also an inner axis of an input, as the length in positions (length,), is not the row axis.
+        inner = {d for spec in manifest.inputs for d in spec.shape[1:]}
+        symbols = frozenset(d for d in leading - inner if isinstance(d, str))
         if manifest.rows in ("independent", "coupled"):
             return cls(symbols, None, manifest.rows == "independent")
         fixed = re.fullmatch(r"fixed\((\d+)\)", manifest.rows)
@@ -42,23 +47,24 @@ class RowAxis:
             return False
         if isinstance(shape[0], int):
             return shape[0] == self.fixed
-        return True
+        return shape[0] is None or shape[0] in self.symbols
 
     def one_row(self, value: ir.Value, what: str) -> tuple[tuple[Dim, ...], bool]:
-        """Shape of one row of an inner tensor, and whether it lacks the row axis. Raises Unsupported where axis 0 is not it."""
+        """Shape of one row of a tensor, and whether it lacks the row axis. Unsupported where axis 0 is not it."""
         if value.shape is None:
             raise Unsupported(f"{what} {value.name!r} has no known rank: convert the model again with an example input")
         dims: tuple[Dim, ...] = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-        if self.has(dims):
-            known = isinstance(dims[0], int) or dims[0] is None or not self.symbols or dims[0] in self.symbols
-            if known or not any(d in self.symbols for d in dims[1:]):
-                return dims[1:], False
+        rows = {*self.symbols, ROW}
+        if any(d in rows for d in dims[1:]):
             raise Unsupported(
-                f"{what} {value.name!r} has shape {dims}: its row axis is not the first, so its rows cannot be told apart; "
-                "take a layer before or after it"
+                f"{what} {value.name!r} has shape {dims}: its row axis is not the first, so its rows cannot be told "
+                "apart; take a layer before or after it"
             )
+        # An inner tensor may fold other axes into its first, as windows do, and have a symbol of its own for it.
+        if dims and (not isinstance(dims[0], int) or dims[0] == self.fixed):
+            return dims[1:], False
         if self.shared:
             raise Unsupported(
-                f"{what} {value.name!r} has shape {dims}, without the row axis of the model: it is the same for every row"
+                f"{what} {value.name!r} has shape {dims}, without the model's row axis: it is the same for every row"
             )
         return dims, True

@@ -15,7 +15,7 @@ from onnxplain.errors import BadRequest, Cancelled, LimitExceeded, OnnxplainErro
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Handle = Any
 """A tensor that stays where the session runs; opaque outside of the session that made it."""
 
@@ -50,7 +50,7 @@ class OpenSession(Protocol):
 
 
 def resolve_provider(wanted: str) -> str:
-    """ "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises ProviderUnavailable where CUDA is asked for and not installed."""
+    """ "cpu" or "cuda", for those and "auto". Raises ProviderUnavailable where CUDA is asked for and not installed."""
     if wanted not in ("auto", *PROVIDERS):
         raise BadRequest(f"no provider {wanted!r}; there are auto, cpu and cuda")
     has_cuda = PROVIDERS["cuda"] in _onnxruntime().get_available_providers() and (wanted == "cuda" or _finds_device())
@@ -67,8 +67,8 @@ def open_session(
 ) -> OrtSession:
     """A session for ``model``, whose external initializers are ``weights``.
 
-    ``use_tf32`` trades three decimal digits for speed on CUDA; off, results agree with the CPU. ``threads``: of the CPU,
-    0 for all cores. Raises ProviderUnavailable where the provider is not what was asked for.
+    ``use_tf32`` trades three decimal digits for speed on CUDA; off, results agree with the CPU. ``threads``: of the
+    CPU, 0 for all cores. Raises ProviderUnavailable where the provider is not what was asked for.
     """
     ort = _onnxruntime()
     options = ort.SessionOptions()
@@ -89,8 +89,8 @@ def open_session(
     got = session.get_providers()
     if PROVIDERS[provider] not in got:
         raise ProviderUnavailable(
-            f"{provider} was asked for, but ONNX Runtime fell back to {', '.join(got)}: a driver or CUDA library is missing; "
-            'see what "onnxruntime.InferenceSession" prints, or ask for provider="cpu"'
+            f"{provider} was asked for, but ONNX Runtime fell back to {', '.join(got)}: a driver or library "
+            'is missing; see what "onnxruntime.InferenceSession" prints, or ask for provider="cpu"'
         )
     return OrtSession(session, provider, values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxplain.artifact import Artifact
@@ -54,7 +54,7 @@ class Store:
         self._loaded: OrderedDict[Key, Loaded] = OrderedDict()
 
     def get(self, key: Key) -> Loaded:
-        """The session of ``key``, made where there is none; the newest is kept even where it alone exceeds the budget."""
+        """The session of ``key``, made where there is none; the newest is kept even where it alone is too large."""
         if key not in self._loaded:
             source, purpose, path = key
             self._loaded[key] = source.load(purpose, path)
@@ -63,9 +63,9 @@ class Store:
             self._loaded.popitem(last=False)
         return self._loaded[key]
 
-    def drop(self, of: Callable[[Source], bool]) -> None:
-        """Forget the sessions of some models."""
-        for key in [key for key in self._loaded if of(key[0])]:
+    def drop(self, source: Source) -> None:
+        """Forget the sessions of one model."""
+        for key in [key for key in self._loaded if key[0] is source]:
             del self._loaded[key]
 
     @property

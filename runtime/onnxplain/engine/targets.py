@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxplain.artifact import Dim
 from onnxplain.engine.emit import Emit
-from onnxplain.engine.points import ROW
+from onnxplain.engine.rowaxis import ROW
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class OutputTensor:
 def explained(op: Emit, y: ir.Value, output: OutputTensor, request: ir.Value) -> ir.Value:
     """Outputs ``score`` (R,), ``top`` (R,) and ``size`` (1,); returns the seed tensor, of y's type and shape.
 
-    Inputs ``target/index`` int64 and ``target/weight`` (Q, K): K positions of a request, -1 for the row's own largest one.
+    Inputs ``target/index`` int64 and ``target/weight`` (Q, K): K positions of a request, -1 for the row's own largest.
     Positions that do not exist count for nothing (the engine reports them from ``size``).
     """
     wide = output.wide

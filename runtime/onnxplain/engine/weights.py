@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnxplain.engine.program import Program
+from onnxplain.engine.session import Array
 from onnxplain.errors import BadRequest, LimitExceeded, NotFound, nearest
-
-Array = NDArray[np.generic]
 
 SMALLEST = 1024
 """Bytes: smaller initializers stay in the graph, where shape inference and folding read them."""
