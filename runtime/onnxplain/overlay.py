@@ -6,6 +6,7 @@ Results stay raw: each step here works on a copy, is named in ``Drawn.steps`` an
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +61,16 @@ class Drawn:
     image: Image.Image
     steps: tuple[str, ...]
 
-    def save(self, path: str | Path, record: dict[str, object] | None = None) -> None:
+    def save(self, path: str | Path, record: Mapping[str, object] | None = None) -> None:
         """Write it; a PNG carries the steps and ``record`` as JSON in its text chunk ``onnxplain``."""
         text = PngInfo()
         text.add_text("onnxplain", json.dumps({"shown": self.steps, **(record or {})}))
         where = Path(path)
         try:
-            self.image.save(where, **({"pnginfo": text} if where.suffix.lower() == ".png" else {}))
+            if where.suffix.lower() == ".png":
+                self.image.save(where, pnginfo=text)
+            else:
+                self.image.save(where)
         except (OSError, ValueError) as error:
             raise OnnxplainError(f"{where}: the picture cannot be written ({error})") from error
 
@@ -78,7 +82,7 @@ def one_channel(values: Array, layout: str, sign: str) -> tuple[Array, str]:
     Raises BadRequest for another rank.
     """
     if values.ndim not in (2, 3):
-        raise BadRequest(f"a map of shape {list(values.shape)} is not a picture: save the raw result with --save instead")
+        raise BadRequest(f"a map of shape {list(values.shape)} is not a picture: keep the raw result instead (--save)")
     axis = None if values.ndim == 2 else (0 if layout == "NCHW" else 2)
     wide = values.astype(np.float64)
     many = axis is not None and values.shape[axis] > 1
@@ -92,7 +96,9 @@ def one_channel(values: Array, layout: str, sign: str) -> tuple[Array, str]:
     return flat, said
 
 
-def draw(values: Array, region: Image.Image, *, layout: str = "NCHW", method: str = "", look: Look | None = None) -> Drawn:
+def draw(
+    values: Array, region: Image.Image, *, layout: str = "NCHW", method: str = "", look: Look | None = None
+) -> Drawn:
     """Lay one row's map over the part of the picture that the model saw.
 
     Signed maps get diverging colours about zero, maps without a negative value sequential ones. Raises BadRequest
@@ -118,10 +124,10 @@ def draw(values: Array, region: Image.Image, *, layout: str = "NCHW", method: st
     mixed = grey * (1 - alpha) + colour * alpha
     steps = (
         said,
-        f"clipped at the {look.percentile:g}th percentile of the magnitude, {top:.4g}" if top > 0 else "the map is zero",
+        f"clipped at the {look.percentile:g}th percentile of magnitude, {top:.4g}" if top > 0 else "the map is zero",
         f"colours {'red for, blue against' if diverging else 'yellow to dark red'}, full at {top:.4g}",
         f"enlarged from {flat.shape[1]} x {flat.shape[0]} to {size[0]} x {size[1]}, bilinear",
-        f"over the lightened grey picture, opacity {look.opacity:g} * {'sqrt(magnitude)' if diverging else 'magnitude'}",
+        f"over the lightened grey picture, opacity {look.opacity:g} * {'sqrt(value)' if diverging else 'value'}",
     )
     return Drawn(Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8)), steps)
 

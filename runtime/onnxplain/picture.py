@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from onnxplain.artifact import Preprocessing, TensorSpec
 from onnxplain.errors import BadRequest, LimitExceeded
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 89_000_000
 """Larger pictures are refused from their header alone: a file of a few kB may unpack to gigabytes."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,14 +46,14 @@ def read(source: str | Path | bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise LimitExceeded(f"{where}: {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded")
+                raise LimitExceeded(f"{where}: {image.width} x {image.height} pixels; {MAX_PIXELS:,} at most")
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
         raise BadRequest(f"{where}: no such file") from error
     except UnidentifiedImageError as error:
-        raise BadRequest(f"{where}: not a picture that can be decoded (PNG, JPEG, WebP, TIFF, BMP and GIF can)") from error
-    except Image.DecompressionBombError as error:
+        raise BadRequest(f"{where}: not a picture that can be decoded, such as PNG, JPEG, WebP or TIFF") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise LimitExceeded(f"{where}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files depends on the format
         raise BadRequest(f"{where}: the picture is damaged ({error})") from error
@@ -77,7 +77,8 @@ def picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
     if len(pictures) != 1:
         have = ", ".join(f"{x.name} {list(x.shape)}" for x in inputs)
         raise BadRequest(
-            f"no single input takes a picture (inputs: {have}): give the model's input as .npy, or as .npz with one array per input"
+            f"no single input takes a picture (inputs: {have}): give the model's input as .npy,"
+            " or as .npz with one array per input"
         )
     return pictures[0]
 
@@ -111,9 +112,10 @@ def guess(spec: TensorSpec, layout: str | None = None) -> tuple[Preprocessing, s
     else:
         made = Preprocessing(layout, color, size, (0.0,), (1.0,))
     return made, (
-        f"the model does not say how a picture becomes its input {spec.name!r}; guessed from its shape: {describe(made)}"
-        " (other values: --layout, --color, --size, --mean, --std, --scale; to keep them in the file: `onnxplain convert`"
-        " with the same flags)"
+        f"the model does not say how a picture becomes its input {spec.name!r}; guessed from its shape:"
+        f" {describe(made)}"
+        " (other values: --layout, --color, --size, --mean, --std, --scale; `onnxplain convert` with the same flags"
+        " keeps them in the file)"
     )
 
 
@@ -167,16 +169,25 @@ def override(
     scale: float | None = None,
 ) -> Preprocessing:
     """``how`` with what was given by hand in place of its own. Raises BadRequest on a wrong count or a std of zero."""
-    given = {
-        "layout": layout, "color": color, "size": size, "shorter": shorter, "mean": mean, "std": std, "scale": scale
-    }  # fmt: skip
-    made = replace(how, **{name: value for name, value in given.items() if value is not None})
-    channels = 1 if made.color == "L" else 3
-    for name in ("mean", "std"):
-        values = getattr(made, name)
-        if len(values) not in (1, channels):
-            raise BadRequest(f"{name} has {len(values)} values; {made.color} pictures have {channels} channels")
-        made = replace(made, **{name: values if len(values) == channels else values * channels})
+    color = color or how.color
+    made = Preprocessing(
+        layout=layout or how.layout,
+        color=color,
+        size=size or how.size,
+        mean=_per_channel("mean", mean or how.mean, color),
+        std=_per_channel("std", std or how.std, color),
+        scale=how.scale if scale is None else scale,
+        shorter=shorter or how.shorter,
+    )
     if any(s == 0 for s in made.std):
         raise BadRequest(f"std {made.std}: none may be 0 (the input is divided by it)")
     return made
+
+
+def _per_channel(name: str, values: tuple[float, ...], color: str) -> tuple[float, ...]:
+    channels = 1 if color == "L" else 3
+    if len(values) not in (1, channels):
+        raise BadRequest(
+            f"{name} has {len(values)} values; {color} pictures have {channels} channel{'s' * (channels > 1)}"
+        )
+    return values if len(values) == channels else values * channels

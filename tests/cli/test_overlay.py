@@ -23,7 +23,7 @@ def block(value: float, channels: int = 3) -> np.ndarray:
 
 
 def middle_and_corner(values: np.ndarray, **options: object) -> tuple[np.ndarray, np.ndarray]:
-    image = np.asarray(draw(values, GREY, **options).image, int)  # type: ignore[arg-type]
+    image = np.asarray(draw(values, GREY, **options).image).astype(int)  # type: ignore[arg-type]
     return image[224, 224], image[20, 20]
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,14 @@ class Measured:
     "-m", "--method", "methods", multiple=True, help="Method to measure (repeatable).",
     default=("gradient", "integrated_gradients", "smoothgrad", "grad_cam"),
 )  # fmt: skip
-@click.option("--calls", default=20, type=click.IntRange(min=2), help="Calls per method, after one that is not counted.")
+@click.option("--calls", default=20, type=click.IntRange(min=2), help="Calls per method, after one uncounted.")
 @click.option("--concurrent", default=4, type=click.IntRange(min=1), help="Callers at once, for the throughput.")
-@click.option("--provider", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that runs the model.")
-@click.option("--size-of", "sizes", multiple=True, metavar="AXIS=N", help="Length of a named axis of the input (repeatable).")
+@click.option(
+    "--provider", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that runs the model."
+)
+@click.option(
+    "--size-of", "sizes", multiple=True, metavar="AXIS=N", help="Length of a named axis of the input (repeatable)."
+)
 @picture_flags
 @method_options
 def bench(
@@ -71,8 +76,9 @@ def bench(
 ) -> None:
     """Measure what explaining one input costs: latency, throughput, and how many forward passes it is worth.
 
-    Everything runs in this process. "forwards" is the median latency in units of one forward pass of the same model on the same
-    input: a gradient cannot be below 2, and 50 steps of integrated gradients cost 100 where batching gains nothing.
+    Everything runs in this process. "forwards" is the median latency in units of one forward pass of the same model
+    on the same input: a gradient cannot be below 2, and 50 steps of integrated gradients cost 100 where batching gains
+    nothing.
     """
     import onnxplain
 
@@ -93,15 +99,17 @@ def bench(
         def measured(call: Callable[[], Any]) -> Measured:
             return _measure(call, calls, concurrent, lambda: progress.advance(task))
 
-        forward = measured(lambda: loaded.predict(feeds))
+        forward = measured(partial(loaded.predict, feeds))
         rows = [_row("forward", forward, forward)]
         failed = []
         for method in chosen:
             taken_by = {name: value for name, value in asked.items() if name in {o.name for o in method.options}}
             try:
-                rows.append(_row(method.name, measured(lambda m=method.name, o=taken_by: loaded.explain(feeds, m, **o)), forward))
-            except OnnxplainError as error:  # a model without spatial layers has no Grad-CAM: measure the others
-                failed.append((method.name, error))
+                rows.append(
+                    _row(method.name, measured(partial(loaded.explain, feeds, method.name, **taken_by)), forward)
+                )
+            except OnnxplainError as refused:  # a model without spatial layers has no Grad-CAM: measure the others
+                failed.append((method.name, refused))
         manifest = loaded.manifest
     to = console.out()
     shapes = ", ".join(f"{name} {list(value.shape)} {value.dtype}" for name, value in feeds.items())

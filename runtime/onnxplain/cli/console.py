@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape  # for the commands too
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,9 +26,8 @@ def err() -> Console:
 
 
 def warn(message: str) -> None:
+    """One line on stderr for what the user should know but need not mend."""
     err().print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
-
-
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Iterable[str] = ()) -> Table:
@@ -39,6 +38,16 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: It
         made.add_column(name, justify="right" if name in flush else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, one line each."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, escape(str(value)))
     return made
 
 

@@ -38,8 +38,8 @@ def artifact_path(model: Path) -> Path:
     default="gradient,guided,deconvnet",
     help="Rule sets baked into the file: guided is for guided_backprop, deconvnet for deconvnet.",
 )
-@click.option("--output", "outputs", multiple=True, help="Explain this output (repeatable). [default: the logits, else all]")
-@click.option("--wrt", multiple=True, help="Differentiate this tensor (repeatable). [default: every float input]")
+@click.option("--output", "outputs", multiple=True, help="Explain this output (repeatable).  [default: the logits]")
+@click.option("--wrt", multiple=True, help="Differentiate this tensor (repeatable).  [default: every float input]")
 @click.option("--labels", type=click.Path(path_type=Path), help="A text file with one class name per line.")
 @click.option("--external-data", is_flag=True, help="Weights in a file beside the model; always so above 1 GiB.")
 @picture_flags
@@ -55,8 +55,8 @@ def convert(
 ) -> None:
     """Write a model and its gradients into one ordinary ONNX file, the artifact.
 
-    Any ONNX Runtime can run the artifact, and `explain` and `serve` start with it at once. It also keeps the class names
-    and how a picture becomes the input, so that nobody has to say it again.
+    Any ONNX Runtime can run the artifact, and `explain` and `serve` start with it at once. It also keeps the class
+    names and how a picture becomes the input, so that nobody has to say it again.
     """
     import onnxplain_convert  # loads onnxscript: only when a model is converted
 
@@ -88,15 +88,16 @@ def report(artifact: Artifact, path: Path, seconds: float) -> None:
     """What came out, in a few lines."""
     manifest = artifact.manifest
     size = sum(file.stat().st_size for file in (path, path.with_name(path.name + ".data")) if file.exists())
+    inputs = ", ".join(spec.name for spec in manifest.differentiated)
     rows = [
         ("written", f"{path}  ({size / 1e6:.1f} MB, {seconds:.1f} s)"),
-        ("explains", f"{manifest.default_output}, with respect to {', '.join(x.name for x in manifest.differentiated)}"),
+        ("explains", f"{manifest.default_output}, with respect to {inputs}"),
         ("rules", ", ".join(manifest.rules)),
         ("layers", len(manifest.layers)),
         ("rows", manifest.rows),
         ("parity", ", ".join(f"{name} {value:.2g}" for name, value in manifest.parity.items()) or "not measured"),
     ]
-    console.out().print(console.table(("", ""), rows, header=False))
+    console.out().print(console.facts(rows))
 
 
 def _preprocessing(model: Path, flags: Flags) -> Preprocessing | None:

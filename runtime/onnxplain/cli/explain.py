@@ -33,10 +33,19 @@ def _help_method(context: click.Context, _: click.Parameter, value: str | None) 
     cls=Command,
     short_help="Which parts of an input made a model say what it said?",
     examples=(
-        ("onnxplain explain net.onnx cat.jpg -o cat.png", "why did it say what it said? The gradient, over the picture"),
+        (
+            "onnxplain explain net.onnx cat.jpg -o cat.png",
+            "why did it say what it said? The gradient",
+        ),
         ("onnxplain explain net.onnx cat.jpg --method smoothgrad --target 281 -o cat.png --save cat.npz", ""),
-        ("onnxplain explain net.onnx cat.jpg --method integrated_gradients --baseline black --n-steps 200 -o cat.png", ""),
-        ("onnxplain explain net.onnx cat.jpg --target 281,282 -o cat.png", "what speaks for class 281 and not for 282?"),
+        (
+            "onnxplain explain net.onnx cat.jpg --method integrated_gradients --baseline black --n-steps 200 -o cat.png",
+            "",
+        ),
+        (
+            "onnxplain explain net.onnx cat.jpg --target 281,282 -o cat.png",
+            "what speaks for class 281 and not for 282?",
+        ),
         ("onnxplain explain net.onnx inputs.npy --save maps.npz", "any input as an array with its batch axis"),
         ("onnxplain explain --help-method integrated_gradients", "one method's options"),
     ),
@@ -44,11 +53,15 @@ def _help_method(context: click.Context, _: click.Parameter, value: str | None) 
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("-m", "--method", default="gradient", help="How to explain: `onnxplain methods` lists them.")
-@click.option("-t", "--target", "wanted", default="top", help="Class number or name, top, or a pair: 281,282 is their difference.")
+@click.option(
+    "-t", "--target", "wanted", default="top", help="Class number or name, top, or a pair: 281,282 is their difference."
+)
 @click.option("--output", help="Which output to explain.  [default: the logits]")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Overlay to write (.png keeps how it was made).")
 @click.option("--save", type=click.Path(path_type=Path), help="Raw signed result to write, .npz.")
-@click.option("--provider", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that runs the model.")
+@click.option(
+    "--provider", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that runs the model."
+)
 @click.option("--sign", type=click.Choice(SIGNS), help="What the overlay shows of a signed map.  [default: by method]")
 @click.option("--percentile", default=Look.percentile, help="Magnitudes from this percentile up get the full colour.")
 @click.option("--opacity", default=Look.opacity, help="Of the strongest colour over the picture, 0 to 1.")
@@ -92,7 +105,9 @@ def explain(
             console.warn(text)
         start = time.perf_counter()
         with console.working(f"explaining by {chosen.name}"):
-            result = loaded.explain(given.arrays, method=chosen.name, target=target.parse(wanted, loaded.manifest), **asked)
+            result = loaded.explain(
+                given.arrays, method=chosen.name, target=target.parse(wanted, loaded.manifest), **asked
+            )
         seconds = time.perf_counter() - start
         _report(result, loaded.manifest, seconds)
         if save is not None:
@@ -112,12 +127,15 @@ def _report(result: Explanation, manifest: Manifest, seconds: float) -> None:
         errors = [] if result.error is None else [float(values[index]) for values in result.error.values()]
         known = [value for value in errors if np.isfinite(value)]
         error = f"{max(known):.1%}" if known else "–"
-        rows.append((index, target.name(result.targets[index], manifest), f"{result.scores[index]:.4g}", baseline, gap, error))
+        rows.append(
+            (index, target.name(result.targets[index], manifest), f"{result.scores[index]:.4g}", baseline, gap, error)
+        )
     to = console.out()
     numbers = ("row", "score", "baseline", "gap", "map error")
     to.print(console.table(("row", "target", *numbers[1:]), rows, right=numbers))
     to.print(
-        f"{result.method} of {result.output}: {result.n_rows} evaluations on {result.provider} in {seconds:.2f} s", soft_wrap=True
+        f"{result.method} of {result.output}: {result.n_rows} evaluations on {result.provider} in {seconds:.2f} s",
+        soft_wrap=True,
     )
     for text in result.warnings:
         console.warn(text)

@@ -17,12 +17,16 @@ BAD_INPUT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOUR
 """Codes of errors that another call would mend: exit status 2, as for a wrong option. All others: 1."""
 
 
-class Failure(click.ClickException):
-    """An error as the user sees it: one line on stderr."""
+class BadInput(click.ClickException):
+    """One line on stderr: the call is to be changed."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
+
+
+class Failure(click.ClickException):
+    """One line on stderr: the call was fine."""
+
+    exit_code = 1
 
 
 def _debug_option() -> click.Option:
@@ -118,10 +122,10 @@ class Group(click.Group):
 
 def _fail(error: Exception) -> NoReturn:
     if isinstance(error, OnnxplainError):
-        raise Failure(str(error), 2 if error.code in BAD_INPUT else 1) from error
+        raise (BadInput if error.code in BAD_INPUT else Failure)(str(error)) from error
     if isinstance(error, BrokenPipeError):  # `onnxplain inspect net.onnx | head`: the reader has seen enough
         sys.stderr.close()
         raise click.exceptions.Exit(1) from error
     if isinstance(error, OSError) and error.filename is not None:
-        raise Failure(f"{error.filename}: {error.strerror or error}", 2) from error
-    raise Failure(f"{type(error).__name__}: {error}\nThis is a bug in onnxplain; --debug shows where.", 1) from error
+        raise BadInput(f"{error.filename}: {error.strerror or error}") from error
+    raise Failure(f"{type(error).__name__}: {error}\nThis is a bug in onnxplain; --debug shows where.") from error

@@ -1,4 +1,4 @@
-"""Options of methods as options of commands: generated from ``METHODS``, so that none can be forgotten or misdescribed."""
+"""Options of methods as options of commands, generated from ``METHODS``: none can be forgotten or misdescribed."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SECTION = "Options of the methods (`onnxplain methods NAME` shows those of one)"
 
 
 def flag(name: str) -> str:
+    """As typed on a command line: ``n_steps`` is ``--n-steps``."""
     return "--" + name.replace("_", "-")
 
 
@@ -96,7 +97,13 @@ def _kind(option: Option) -> str:
 
 
 def _default(option: Option) -> str:
-    return "none" if option.default is None else str(option.default).lower() if option.kind == "bool" else str(option.default)
+    return (
+        "none"
+        if option.default is None
+        else str(option.default).lower()
+        if option.kind == "bool"
+        else str(option.default)
+    )
 
 
 def _value(value: Any, kind: str) -> Any:
@@ -113,5 +120,3 @@ def _value(value: Any, kind: str) -> Any:
         except ValueError:
             return value
     return value
-
-

@@ -15,7 +15,7 @@ from onnxplain.cli.group import SectionOption
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[Any]):
     """Comma-separated numbers as a tuple of floats."""
 
     name = "numbers"
@@ -27,7 +27,7 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r}: numbers with commas between them, for example 0.485,0.456,0.406", param, ctx)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[Any]):
     """``224`` or ``320x240`` (width x height) as (height, width)."""
 
     name = "size"

@@ -64,7 +64,9 @@ def _arrays(path: Path, manifest: Manifest) -> dict[str, NDArray[np.generic]]:
     if isinstance(loaded, np.ndarray):
         names = [spec.name for spec in manifest.inputs]
         if len(names) != 1:
-            raise BadRequest(f"{path}: one array, and the model has the inputs {', '.join(names)}: give an .npz with one each")
+            raise BadRequest(
+                f"{path}: one array, and the model has the inputs {', '.join(names)}: give an .npz with one each"
+            )
         return {names[0]: loaded}
     with loaded:
         return {name: loaded[name] for name in loaded.files}

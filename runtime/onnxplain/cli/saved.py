@@ -32,8 +32,10 @@ def record(result: Explanation) -> dict[str, Any]:
 
 
 def write(path: Path, result: Explanation) -> None:
-    """Write an .npz: ``attributions/NAME`` and ``error/NAME`` per input, ``scores``, ``converged``, and where the method
-    has them ``baseline_scores`` and ``convergence_delta``; ``record`` is JSON text. Read it with ``numpy.load``.
+    """Write an .npz, to be read with ``numpy.load``; ``record`` in it is JSON text.
+
+    Per input ``attributions/NAME`` and ``error/NAME``; ``scores`` and ``converged``; where the method has them
+    ``baseline_scores`` and ``convergence_delta``. Raises OnnxplainError where it cannot be written.
     """
     arrays: dict[str, Any] = {f"attributions/{name}": values for name, values in result.attributions.items()}
     arrays |= {f"error/{name}": values for name, values in (result.error or {}).items()}

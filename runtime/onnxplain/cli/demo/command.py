@@ -14,8 +14,7 @@ from rich.console import Console
 from onnxplain.artifact import Manifest
 from onnxplain.cli import console
 from onnxplain.cli.demo import subjects
-from onnxplain.cli.demo.explained import METHODS, Answer, Panel, answer
-from onnxplain.cli.demo.server import serving
+from onnxplain.cli.demo.explained import METHODS, Answer, Panel, explain
 from onnxplain.cli.group import Command
 from onnxplain.errors import ProviderUnavailable
 
@@ -25,7 +24,7 @@ NEXT = (
     "onnxplain serve FOLDER_OF_MODELS --port 8001",
 )
 
-COLUMNS = ("method", "score", "evaluations", "time", "map error", "completeness gap")
+COLUMNS = ("method", "evaluations", "time", "map error", "completeness gap")
 
 
 @click.command(
@@ -37,7 +36,11 @@ COLUMNS = ("method", "score", "evaluations", "time", "map error", "completeness 
     ),
 )
 @click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("onnxplain-demo"), help="Folder for the results."
+    "-o",
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("onnxplain-demo"),
+    help="Folder for the results.",
 )
 @click.option("--imagenet", is_flag=True, help="Photographs and a PyTorch model instead (needs the extra `torch`).")
 def demo(out: Path, imagenet: bool) -> None:
@@ -55,21 +58,24 @@ def demo(out: Path, imagenet: bool) -> None:
     say.print(f"[bold]{subject.title}[/] {subject.origin}", soft_wrap=True)
 
     manifest, seconds = _convert(subject, out / "models")
-    say.print(f"converted  {len(manifest.layers)} layers, rules {', '.join(manifest.rules)}, in {seconds:.1f} s", soft_wrap=True)
+    rules = ", ".join(manifest.rules)
+    say.print(f"converted  {len(manifest.layers)} layers, rules {rules}, in {seconds:.1f} s", soft_wrap=True)
     answers, facts = _explain(subject, manifest, out, say)
     written = page.save_drawings(out, answers)
+    page.save_strip(out / "side-by-side.png", answers)
     facts += [("model digest", manifest.digest), ("rows", manifest.rows), ("parity with the source", _parity(manifest))]
     page.write(out / "index.html", subject, answers, facts, NEXT)
 
     for answer in answers:
-        sure = "" if answer.probability is None else f" (probability {answer.probability:.2f})"
-        say.print(f"\n{answer.photograph.name}: the network says [bold]{console.escape(answer.label)}[/]{sure}", soft_wrap=True)
+        sure = "" if answer.probability is None else f"probability {answer.probability:.2f}, "
+        said = f"[bold]{console.escape(answer.label)}[/] ({sure}score {answer.score:.2f})"
+        say.print(f"\n{answer.photograph.name}: the network says {said}", soft_wrap=True)
         say.print(console.table(COLUMNS, (_row(panel) for panel in answer.panels), right=COLUMNS[1:]))
     say.print(f"\nResults after {time.perf_counter() - start:.0f} s:", soft_wrap=True)
     for path, what in (
-        (out / "index.html", "the methods side by side: open it in a browser"),
-        (out, f"{len(written)} pictures"),
-        (out / "models" / f"{subject.name}.onnx", "the model with its gradients, for `onnxplain explain` and any ONNX Runtime"),
+        (out / "index.html", "the methods side by side with their numbers: open it in a browser"),
+        (out / "side-by-side.png", f"the same as one picture, and beside it {len(written)} single ones"),
+        (out / "models" / f"{subject.name}.onnx", "the model with its gradients, for any ONNX Runtime"),
     ):
         say.print(f"  {path}  [dim]{what}[/]", soft_wrap=True)
     say.print("\nNext, with a model of your own:")
@@ -82,7 +88,9 @@ def _page() -> ModuleType:
     try:
         return importlib.import_module("onnxplain.cli.demo.page")
     except ImportError as error:
-        raise ProviderUnavailable(f"the demo's page is made with jinja2 ({error}): pip install 'onnxplain[demo]'") from error
+        raise ProviderUnavailable(
+            f"the demo's page is made with jinja2 ({error}): pip install 'onnxplain[demo]'"
+        ) from error
 
 
 def _convert(subject: subjects.Subject, folder: Path) -> tuple[Manifest, float]:
@@ -104,19 +112,21 @@ def _convert(subject: subjects.Subject, folder: Path) -> tuple[Manifest, float]:
 def _explain(
     subject: subjects.Subject, manifest: Manifest, out: Path, say: Console
 ) -> tuple[list[Answer], list[tuple[str, str]]]:
-    from onnxplain.client import Client  # gRPC, which only this step needs
+    from onnxplain.cli.demo.server import serving  # gRPC, which only this step needs
+    from onnxplain.client import Client
 
     start = time.perf_counter()
     with console.working("starting the server"), contextlib.ExitStack() as server:
         address = server.enter_context(serving(out / "models", out / "server.log"))
         keep = server.pop_all()
     with keep, Client(address) as client, console.bar("explaining", "maps") as progress:
-        say.print(f"serving    at {address} as a process of its own, ready in {time.perf_counter() - start:.1f} s", soft_wrap=True)
+        seconds = time.perf_counter() - start
+        say.print(f"serving    at {address} as a process of its own, ready in {seconds:.1f} s", soft_wrap=True)
         model = client.model(subject.name)
         task = progress.add_task("", total=len(subject.photographs) * len(METHODS))
         probabilities = next((name for name in manifest.probabilities if name in manifest.explained), None)
         answers = [
-            answer(model, subject, photograph, probabilities, lambda: progress.advance(task))
+            explain(model, subject, photograph, probabilities, lambda: progress.advance(task))
             for photograph in subject.photographs
         ]
     return answers, [("seconds", f"{time.perf_counter() - start:.1f} with the server's start")]
@@ -129,4 +139,4 @@ def _parity(manifest: Manifest) -> str:
 def _row(panel: Panel) -> tuple[str, ...]:
     gap = "–" if panel.gap is None else f"{panel.gap:.1%}"
     error = "–" if panel.error is None else f"{panel.error:.0%}"
-    return panel.method, f"{panel.score:.2f}", str(panel.n_rows), f"{panel.milliseconds:.0f} ms", error, gap
+    return panel.method, str(panel.n_rows), f"{panel.milliseconds:.0f} ms", error, gap

