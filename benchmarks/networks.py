@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,10 @@ def resnet50(small: bool = False) -> Network:
     """ResNet-50; ``small``: four blocks of the same kind on 64 x 64."""
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    shape = {"depths": [1, 1, 1, 1], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 32} if small else {}
-    network = ResNetForImageClassification(ResNetConfig(num_labels=1000, **shape))
+    shape: dict[str, Any] = {"num_labels": 1000}
+    if small:
+        shape |= {"depths": [1, 1, 1, 1], "hidden_sizes": [64, 128, 256, 512], "embedding_size": 32}
+    network: Any = ResNetForImageClassification(ResNetConfig(**shape))
     layer = network.resnet.encoder.stages[-1].layers[-1].activation
     return Network("resnet-small" if small else "resnet-50", Logits(network), layer, "Relu", 64 if small else 224)
 
@@ -53,10 +56,10 @@ def vit(small: bool = False) -> Network:
     from transformers import ViTConfig, ViTForImageClassification
 
     size = 64 if small else 224
-    shape = (
-        {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192} if small else {}
-    )
-    network = ViTForImageClassification(ViTConfig(num_labels=1000, image_size=size, **shape))
+    shape: dict[str, Any] = {"num_labels": 1000, "image_size": size}
+    if small:
+        shape |= {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 192}
+    network: Any = ViTForImageClassification(ViTConfig(**shape))
     layer = network.vit.embeddings.patch_embeddings.projection
     return Network("vit-small" if small else "vit-b16", Logits(network), layer, "Conv", size)
 
@@ -76,7 +79,7 @@ def photographs(n: int, size: int, seed: int = 0) -> NDArray[np.float32]:
         picture = pictures[rng.integers(len(pictures))]
         side = rng.integers(min(size, *picture.shape[:2]) // 2, min(picture.shape[:2]) + 1)
         top, left = (rng.integers(0, extent - side + 1) for extent in picture.shape[:2])
-        window = resize(picture[top : top + side, left : left + side], (size, size), anti_aliasing=True)
+        window = np.asarray(resize(picture[top : top + side, left : left + side], (size, size), anti_aliasing=True))
         crop[...] = (window.transpose(2, 0, 1) - 0.45) / 0.23
     return crops
 

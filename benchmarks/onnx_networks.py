@@ -103,7 +103,7 @@ def vit(layers: int = 12, width: int = 768, heads: int = 12, size: int = 224, pa
         y = normalised(x)
         query, value = (by_head(op.linear(y, width, width), [0, 2, 1, 3]) for _ in range(2))
         key = by_head(op.linear(y, width, width), [0, 2, 3, 1])
-        scale = op.constant(np.float32(depth**-0.5))
+        scale = op.constant(np.asarray(depth**-0.5, np.float32))
         attention = op("Softmax", op("Mul", op("MatMul", query, key), scale), axis=-1)
         y = op("Transpose", op("MatMul", attention, value), perm=[0, 2, 1, 3])
         x = op("Add", x, op.linear(op("Reshape", y, op.constant([0, tokens, width])), width, width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class Peer:
 
     def grad_cam(self, x: Floats, target: int, batch: int) -> Floats:
         """Grad-CAM of the network's layer at the picture's size; one row, whatever ``batch``."""
-        made = LayerGradCam(self.network.module, self.network.layer).attribute(
+        made: Any = LayerGradCam(self.network.module, self.network.layer).attribute(
             self._tensor(x), target, relu_attributions=True
         )
         return self._array(LayerAttribution.interpolate(made, x.shape[2:], "bilinear"))
@@ -67,6 +68,6 @@ class Peer:
         return torch.from_numpy(x).to(self.device).requires_grad_()
 
     @staticmethod
-    def _array(value: torch.Tensor) -> Floats:
+    def _array(value: Any) -> Floats:
         array: Floats = value.detach().cpu().numpy()
         return array

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 import onnxplain_convert
 from benchmarks import cuda_stubs
@@ -61,7 +62,7 @@ def programs(small: bool) -> Iterator[tuple[str, ir.Model]]:
         wrt = tuple(spec.name for spec in artifact.manifest.differentiated)
         for rules in artifact.manifest.rules:
             model = build(artifact, Purpose(artifact.manifest.default_output, rules, wrt)).model
-            yield f"{network.name}.{rules}", ir.passes.common.ShapeInferencePass()(model).model
+            yield f"{network.name}.{rules}", ShapeInferencePass()(model).model
 
 
 def gpu_python(folder: Path) -> Path:
