@@ -98,13 +98,13 @@ def check(
     values, expected, seeds = _torch_gradients(node, truth, wrt, explained)
     names = [gradient_name("gradient", name) for name in wrt]
     feeds = {**node.feeds(), **seeds}
-    found = Reference(model)(feeds, [*explained, *names])
-    for name, want in values.items():
-        np.testing.assert_allclose(found[name], want, rtol=1e-6, atol=1e-6, err_msg=f"forward {name}")
+    found = Reference(model)(feeds, names)
     for name, want in zip(names, expected, strict=True):
         assert_close(found[name], want, exact, f"{name} in float64, {node}")
     if rounded is not None:
-        narrow = run_onnxruntime(model, feeds, names)
+        narrow = run_onnxruntime(model, feeds, [*explained, *names])
+        for name, want in values.items():  # is it the same function at all?
+            assert_close(narrow[name], want, rounded, f"{name} itself in ONNX Runtime, {node}")
         for name, want in zip(names, expected, strict=True):
             assert_close(narrow[name], want, rounded, f"{name} in ONNX Runtime, {node}")
     return model
@@ -122,7 +122,7 @@ def _torch_gradients(
         tensors[name].requires_grad_(True)
     result = truth(*(tensors.get(name) for name in node.inputs))
     results = result if isinstance(result, tuple) else (result,)
-    ys = dict(zip([n for n in node.outputs if n], results, strict=True))
+    ys = dict(zip([n for n in node.outputs if n], results, strict=False))  # integer outputs may be left out
     rng = np.random.default_rng(7)
     # float32 numbers, so that float64 and ONNX Runtime see the same seeds
     seeds = {name: rng.standard_normal(ys[name].shape).astype(np.float32) for name in explained}

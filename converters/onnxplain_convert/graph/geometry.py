@@ -88,9 +88,25 @@ class Windows:
         return [*self.begin, *self.end]
 
     @property
+    def padded(self) -> bool:
+        """Is there any padding, as far as is known?"""
+        return self.begin is None or any(self.pads)
+
+    @property
     def overlap(self) -> bool:
         """Can an element lie in two windows?"""
         return any(e > s for e, s in zip(self.extents, self.strides, strict=True))
+
+    @property
+    def tile(self) -> bool:
+        """Do they stand side by side from the first element on?"""
+        return self.kernel == self.strides and max(self.dilations) == 1 and not self.padded
+
+    @property
+    def glide(self) -> bool:
+        """Are they one element apart, padded alike on both sides? The transpose of summing over them is of its own kind."""
+        plain = max(self.strides) == 1 and max(self.dilations) == 1
+        return plain and self.begin is not None and self.begin == self.end and max(self.begin) < min(self.kernel)
 
     def covered(self, counts: Sequence[Dim]) -> list[int | None]:
         """How many elements that many windows cover, per axis."""
@@ -126,6 +142,12 @@ def spatial(value: ir.Value, rank: int) -> tuple[Dim, ...]:
     """The sizes of the spatial axes of (n, channels, *sizes), None where unknown."""
     shape = dims(value)
     return (None,) * rank if shape is None else shape[2:]
+
+
+def sizes_of(op: Emitter, value: ir.Value, rank: int) -> ir.Value:
+    """The sizes of the spatial axes as an int64 vector: a constant where they are known."""
+    known = [size for size in spatial(value, rank) if isinstance(size, int)]
+    return op.ints(*known) if len(known) == rank else op.Shape(value, start=2)
 
 
 def kernel_of(node: ir.Node, weight: ir.Value) -> tuple[int, ...]:

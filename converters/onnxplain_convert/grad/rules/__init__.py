@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from onnxplain_convert.grad.rules import activations, convolution, elementwise, indexing, linear, movement, reductions
+from onnxplain_convert.grad.rules import (
+    activations,
+    control,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    pooling,
+    recurrent,
+    reductions,
+)
 from onnxplain_convert.grad.ruleset import RuleSet
 
 FAMILIES = (
@@ -12,7 +23,10 @@ FAMILIES = (
     reductions.RULES,
     movement.RULES,
     indexing.RULES,
+    control.RULES,
+    recurrent.RULES,
     convolution.RULES,
+    pooling.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

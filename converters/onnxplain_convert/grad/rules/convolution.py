@@ -19,8 +19,9 @@ def conv(b: Backward) -> Gradients:
     """y[n,m,o] = sum_{c,k} w[m,c,k] x[n,c, s o + d k - p]."""
     kernel, group = kernel_of(b.node, b.input(1)), b.attr("group", 1)
     windows = Windows.of(b.node, kernel, spatial(b.x, len(kernel)))
-    gx = transposed(b.op, b.g, b.input(1), windows, b.x, group) if b.wants(0) else None
-    gw = gb = None
+    gx = gw = gb = None
+    if b.wants(0):
+        gx = b.op.typed(transposed(b.op, b.g, b.input(1), windows, b.x, group), b.x)
     if b.wants(1):
         x = b.x
         if windows.begin is None:
@@ -57,7 +58,7 @@ def conv_transpose(b: Backward) -> Gradients:
 
 
 def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir.Value, group: int = 1) -> ir.Value:
-    """The gradient of a convolution in its data, which has the shape of ``like``.
+    """The gradient of a convolution in its data, which has the spatial sizes of ``like``.
 
     One ConvTranspose: padding that both sides have is its own, what one side has more is cropped (runtimes compute
     asymmetric pads and output_shape slowly or wrongly), elements that no window reached are its output_padding.
@@ -89,7 +90,7 @@ def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir
     if not exact:
         start = windows.runtime_padding(op, like)[0] if windows.begin is None else None
         gx = crop(op, gx, start or [p - q for p, q in zip(begin, both, strict=True)], like)
-    return op.typed(gx, like)
+    return gx
 
 
 def weight_gradient(op: Emitter, x: ir.Value, g: ir.Value, windows: Windows, w: ir.Value, group: int) -> ir.Value:
@@ -134,7 +135,7 @@ def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value) 
     else:
         end = op.Shape(like, start=2)
         end = op.Add(end, op.ints(*start)) if any(start) else end
-    return op.typed(op.Slice(x, start, end, axes), like)
+    return op.Slice(x, start, end, axes)
 
 
 def padded(op: Emitter, x: ir.Value, begin: ir.Value, end: ir.Value) -> ir.Value:
