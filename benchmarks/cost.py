@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,7 @@ from benchmarks.measure import machine, markdown
 
 HEAD = ("network", "rule sets", "nodes before", "nodes after", "MB before", "MB after", "convert s")
 
-NETWORKS = {"resnet-50": onnx_networks.resnet, "vit-b16": onnx_networks.vit}
+NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {"resnet-50": onnx_networks.resnet, "vit-b16": onnx_networks.vit}
 RULES = (("gradient",), ("gradient", "guided", "deconvnet"))
 
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 import onnxplain_convert
 from benchmarks import cuda_stubs
-from benchmarks.networks import NETWORKS, photographs, ready
+from benchmarks.onnx_networks import resnet, vit
+from onnxplain.artifact import Artifact
 from onnxplain.engine.program import build
 from onnxplain.rows import Purpose
 
@@ -34,8 +36,10 @@ import json, sys
 import onnxruntime as ort
 
 ort.set_default_logger_severity(4)
+if sys.argv[1] == "real":
+    ort.preload_dlls()
 answer = []
-for path in sys.argv[1:]:
+for path in sys.argv[2:]:
     options = ort.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = ort.InferenceSession(path, options, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -54,15 +58,12 @@ class Placed:
     name: str
 
 
-def programs(small: bool) -> Iterator[tuple[str, ir.Model]]:
-    """The gradient program of every network under every rule set, with the type of every tensor."""
-    for name in NETWORKS:
-        network = ready(name, small=small)
-        artifact = onnxplain_convert.convert(network.module, example=photographs(1, network.size))
-        wrt = tuple(spec.name for spec in artifact.manifest.differentiated)
-        for rules in artifact.manifest.rules:
-            model = build(artifact, Purpose(artifact.manifest.default_output, rules, wrt)).model
-            yield f"{network.name}.{rules}", ShapeInferencePass()(model).model
+def programs(name: str, artifact: Artifact) -> Iterator[tuple[str, ir.Model]]:
+    """The gradient program of an artifact under every rule set, with the type of every tensor."""
+    wrt = tuple(spec.name for spec in artifact.manifest.differentiated)
+    for rules in artifact.manifest.rules:
+        model = build(artifact, Purpose(artifact.manifest.default_output, rules, wrt)).model
+        yield f"{name}.{rules}", ShapeInferencePass()(model).model
 
 
 def gpu_python(folder: Path) -> Path:
@@ -75,21 +76,28 @@ def gpu_python(folder: Path) -> Path:
     return python
 
 
-def placement(python: Path, work: Path, models: dict[str, ir.Model]) -> dict[str, list[Placed]]:
-    """Per program where every node runs, as ONNX Runtime's own partitioning has it."""
+def stub(python: Path, folder: Path) -> Path:
+    """Stand-ins for the CUDA libraries that this interpreter's onnxruntime-gpu is linked to, in ``folder``."""
     find = "import importlib.util as u; print(u.find_spec('onnxruntime').submodule_search_locations[0])"
     package = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout.strip()
-    cuda_stubs.build(Path(package, "capi", "libonnxruntime_providers_cuda.so"), work / "stubs")
-    paths = [work / f"{name}.onnx" for name in models]
-    for path, model in zip(paths, models.values(), strict=True):
-        ir.save(model, path)
-    done = subprocess.run(
-        [python, "-c", PARTITION, *paths],
-        env={**os.environ, "LD_LIBRARY_PATH": str(work / "stubs")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    cuda_stubs.build(Path(package, "capi", "libonnxruntime_providers_cuda.so"), folder)
+    return folder
+
+
+def placement(python: Path, models: dict[str, ir.Model], stubs: Path | None = None) -> dict[str, list[Placed]]:
+    """Per program where every node runs, as ONNX Runtime's own partitioning has it; on a real GPU without ``stubs``."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(stubs)} if stubs else dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, f"{name}.onnx") for name in models]
+        for path, model in zip(paths, models.values(), strict=True):
+            ir.save(model, path)
+        done = subprocess.run(
+            [python, "-c", PARTITION, "stubs" if stubs else "real", *paths],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     answers = json.loads(done.stdout)
     return {name: [Placed(*node) for node in nodes] for name, nodes in zip(models, answers, strict=True)}
 
@@ -107,28 +115,36 @@ def astray(model: ir.Model, placed: list[Placed]) -> list[Placed]:
     return [each for each in on_cpu if each.name not in nodes or not is_shape_arithmetic(nodes[each.name])]
 
 
+def reported(models: dict[str, ir.Model], where: dict[str, list[Placed]]) -> int:
+    """Print a line per program and one per node in the wrong place; how many there are."""
+    wrong = 0
+    for name, placed in where.items():
+        counts = Counter(node.provider for node in placed)
+        strays = astray(models[name], placed)
+        print(f"{name}: {', '.join(f'{n} nodes on {provider}' for provider, n in counts.items())}")
+        for node in strays:
+            print(f"  on the CPU and not shape arithmetic: {node.operator} {node.name!r}")
+        if not counts["CUDAExecutionProvider"]:
+            print("  nothing is on CUDA: the provider did not load")
+        wrong += len(strays) + (not counts["CUDAExecutionProvider"])
+    print("every node but shape arithmetic runs on CUDA" if not wrong else "NOT every node runs on CUDA")
+    return wrong
+
+
 def main() -> int:
-    """Partition, print a line per program, and say what is in the wrong place."""
+    """Partition the programs and say what is in the wrong place."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small networks of the same kinds")
+    parser.add_argument("models", nargs="*", type=Path, help="ONNX files, instead of a ResNet-50 and a ViT-B/16")
     parser.add_argument("--python", type=Path, help="an interpreter with onnxruntime-gpu, instead of a new environment")
     arguments = parser.parse_args()
-    wrong = 0
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        models = dict(programs(arguments.quick))
-        python = arguments.python or gpu_python(work / "venv")
-        for name, placed in placement(python.absolute(), work, models).items():
-            counts = Counter(node.provider for node in placed)
-            strays = astray(models[name], placed)
-            print(f"{name}: {dict(counts)}")
-            for node in strays:
-                print(f"  on the CPU and not shape arithmetic: {node.operator} {node.name!r}")
-            if not counts["CUDAExecutionProvider"]:
-                print("  nothing is on CUDA: the provider did not load")
-            wrong += len(strays) + (not counts["CUDAExecutionProvider"])
-    print("every node but shape arithmetic runs on CUDA" if not wrong else "NOT every node runs on CUDA")
-    return int(wrong > 0)
+    sources: dict[str, Path | onnx.ModelProto] = {path.stem: path for path in arguments.models}
+    models: dict[str, ir.Model] = {}
+    for name, source in (sources or {"resnet-50": resnet(), "vit-b16": vit()}).items():
+        models |= programs(name, onnxplain_convert.convert(source))
+    with tempfile.TemporaryDirectory() as work:
+        python = arguments.python or gpu_python(Path(work, "venv"))
+        where = placement(python, models, stub(python, Path(work, "stubs")))
+    return int(reported(models, where) > 0)
 
 
 if __name__ == "__main__":
