@@ -30,6 +30,24 @@ class Slope:
     noise: float
 
 
+def projection(
+    function: Function, feeds: Mapping[str, Any], name: str, direction: Array, seeds: Mapping[str, Array]
+) -> Callable[[float], float]:
+    """t -> sum(seed * y(x + t * direction)), moving one input."""
+
+    def along(t: float) -> float:
+        y = function({**feeds, name: feeds[name] + t * direction})
+        with np.errstate(invalid="ignore"):  # infinite outputs make it non-finite, which is for the caller to notice
+            return float(sum(np.sum(seed * y[output]) for output, seed in seeds.items()))
+
+    return along
+
+
+def central(along: Callable[[float], float], step: float = STEP) -> float:
+    """The central difference of a projection at 0."""
+    return (along(step) - along(-step)) / (2 * step)
+
+
 def slope(
     function: Function, feeds: Mapping[str, Any], name: str, direction: Array, seeds: Mapping[str, Array]
 ) -> Slope | None:
@@ -38,12 +56,7 @@ def slope(
     Central differences with two step sizes have to agree, and so do the two one-sided ones: at a tie or a corner the
     former alone would see the mean of both sides.
     """
-
-    def along(t: float) -> float:
-        y = function({**feeds, name: feeds[name] + t * direction})
-        with np.errstate(invalid="ignore"):  # infinite outputs make it non-finite, which is noticed below
-            return float(sum(np.sum(seed * y[output]) for output, seed in seeds.items()))
-
+    along = projection(function, feeds, name, direction, seeds)
     middle = along(0.0)
     values = [along(t) for t in (-STEP, -STEP / 2, STEP / 2, STEP)]
     if not np.all(np.isfinite([middle, *values])):

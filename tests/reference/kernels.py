@@ -145,6 +145,26 @@ class Gelu(OpRun):
         return (torch.nn.functional.gelu(tensor(x), approximate=approximate).numpy(),)
 
 
+class Softmax(OpRun):
+    """onnx's own takes every opset for 13, before which all axes from ``axis`` on were one."""
+
+    def _run(self, x: Array, axis: int | None = None) -> tuple[Array, ...]:
+        if self.run_params["opsets"][""] >= 13:
+            return (self.along(tensor(x), -1 if axis is None else axis).numpy(),)
+        given = {attribute.name for attribute in self.onnx_node.attribute}
+        first = axis % x.ndim if axis is not None and "axis" in given else 1
+        rows = x.reshape(int(np.prod(x.shape[:first])), -1)
+        return (self.along(tensor(rows), 1).numpy().reshape(x.shape),)
+
+    def along(self, x: torch.Tensor, axis: int) -> torch.Tensor:
+        return torch.softmax(x, axis)
+
+
+class LogSoftmax(Softmax):
+    def along(self, x: torch.Tensor, axis: int) -> torch.Tensor:
+        return torch.log_softmax(x, axis)
+
+
 class Pad(OpRun):
     """onnx's own cannot crop, which negative pads mean."""
 
@@ -214,6 +234,8 @@ KERNELS: tuple[type[OpRun], ...] = (
     LpPool,
     Erf,
     Gelu,
+    Softmax,
+    LogSoftmax,
     Pad,
     GatherElements,
     Scatter,
