@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import onnx_ir as ir
 
 from onnxplain_convert.graph.emitter import Emitter
 
 Gradients = tuple["ir.Value | None", ...]
+
+
+class Walk(Protocol):
+    """The part of the walk that a rule may call on."""
+
+    def standard(self, b: Backward) -> Gradients: ...
+
+    def through(self, outputs: Mapping[ir.Value, ir.Value | None], sources: Sequence[ir.Value]) -> Gradients: ...
+
+    def inside(self, op: Emitter) -> Walk: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class Backward:
     outputs: tuple[ir.Value, ...]
     gs: Gradients
     wanted: frozenset[int]
-    standard: Callable[[Backward], Gradients]
+    walk: Walk
 
     @property
     def g(self) -> ir.Value:
@@ -84,4 +94,11 @@ class Backward:
             b = replace(b, node=outputs[0].producer(), inputs=tuple(inputs), outputs=outputs)
         if g is not None:
             b = replace(b, gs=(g, *b.gs[1:]))
-        return self.standard(b)
+        return self.walk.standard(b)
+
+    def through(self, *outputs: ir.Value) -> Gradients:
+        """The rule of an operator given as a decomposition: ``outputs`` are the node's, computed anew by simpler nodes."""
+        arriving = dict(zip(outputs, self.gs, strict=False))
+        sources = [x for i, x in enumerate(self.inputs) if x is not None and self.wants(i)]
+        found = dict(zip(sources, self.walk.through(arriving, sources), strict=True))
+        return tuple(None if x is None else found.get(x) for x in self.inputs)

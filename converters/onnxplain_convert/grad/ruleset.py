@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,10 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from onnxplain_convert.grad.backward import Backward
 
-Rule = Callable[["Backward"], "ir.Value | None | Sequence[ir.Value | None]"]
-"""Takes what a rule sees, returns the gradient of every input (None: no gradient), or one value for the first input.
-A gradient may have the shape of the broadcast result: the walk sums it to its input's shape."""
+Rule = Callable[["Backward"], "ir.Value | None | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value | None]"]
+"""Takes what a rule sees, returns the gradient of every input (None: no gradient), or one value for the first input, or
+(control flow) a mapping from what the node reads to its gradient. A gradient may have the shape of the broadcast result:
+the walk sums it to its input's shape."""
 
 Key = tuple[str, str, int]
 """(domain, operator, since_version): the rule holds from that version of the operator on."""

@@ -7,8 +7,9 @@ after the forward node and records which rule made them. Then the rule of ``Add`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -16,7 +17,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxplain.artifact import gradient_name, seed_name
 from onnxplain.errors import NotFound, Unsupported, nearest
 from onnxplain_convert.grad.backward import Backward, Gradients
-from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.grad.path import Path, between, missing
+from onnxplain_convert.grad.ruleset import Rule, RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.shapes import dims, is_float
 
@@ -47,7 +49,7 @@ def differentiate_graph(
     explained = [_value(values, name, "output") for name in outputs]
     nodes = list(graph)
     op = Emitter(graph, model.opset_imports[""])
-    path = _Path.find(nodes, sources, explained, rules[0], op.opset)
+    path = Path.find(nodes, sources, explained, rules[0], op.opset)
 
     seeds: dict[ir.Value, ir.Value] = {}
     for y in explained:
@@ -55,14 +57,14 @@ def differentiate_graph(
         graph.inputs.append(seed)
         seeds[y] = seed
 
-    gradients: dict[str, dict[str, str]] = {}
+    named: dict[str, dict[ir.Value, ir.Value]] = {}
+    taken: set[ir.Value] = set()  # rule sets share tensors; one that has its name keeps it
     for rule_set in rules:
         found = _Walk(op, rule_set, path, seeds).run()
-        named = _name_gradients(op, rule_set.name, found, sources)
-        gradients[rule_set.name] = {_name(t): _name(g) for t, g in named.items()}
+        named[rule_set.name] = _name_gradients(op, rule_set.name, found, sources, taken)
     RemoveUnusedNodesPass()(model)
     return Differentiated(
-        gradients=gradients,
+        gradients={rules: {_name(t): _name(g) for t, g in pairs.items()} for rules, pairs in named.items()},
         path=tuple(n.name or "" for n in path.nodes),
         zero_gradient=tuple(n.name or "" for n in path.constant),
         unreachable=tuple(_name(t) for t in sources if t not in path.active or t not in path.useful),
@@ -83,72 +85,8 @@ def _name(value: ir.Value) -> str:
     return value.name
 
 
-@dataclass(frozen=True)
-class _Path:
-    nodes: list[ir.Node]
-    active: set[ir.Value]
-    """Values that depend differentiably on what is differentiated."""
-    useful: set[ir.Value]
-    """Values that the explained outputs depend on differentiably."""
-    constant: list[ir.Node]
-
-    @classmethod
-    def find(
-        cls, nodes: list[ir.Node], sources: list[ir.Value], explained: list[ir.Value], rules: RuleSet, opset: int
-    ) -> _Path:
-        active, constant = set(sources), []
-        for node in nodes:
-            if not _reads(node, active):
-                continue
-            if rules.why_none(node) is None:
-                active.update(v for v in node.outputs if is_float(v))
-            elif _is_piecewise_constant(node):
-                constant.append(node)
-        useful: set[ir.Value] = set(explained)
-        path: list[ir.Node] = []
-        reached: set[ir.Value] = set(explained)
-        for node in reversed(nodes):
-            if reached.isdisjoint(node.outputs):
-                continue
-            reached.update(v for v in node.inputs if v is not None)
-            if useful.isdisjoint(node.outputs) or active.isdisjoint(node.outputs):
-                continue
-            useful.update(v for v in node.inputs if v is not None and v in active)
-            path.append(node)
-        path = [n for n in reversed(path) if _reads(n, active)]
-        constant = [n for n in constant if not reached.isdisjoint(n.outputs)]
-        for node in path:
-            if rules.state(node, opset) == "missing":
-                raise _missing(node, rules, opset, path)
-        return cls(path, active, useful, constant)
-
-
-def _reads(node: ir.Node, values: set[ir.Value]) -> bool:
-    inner = (v for g in _subgraphs(node) for n in g.all_nodes() for v in n.inputs)
-    return not values.isdisjoint(node.inputs) or any(v in values for v in inner)  # type: ignore[arg-type]
-
-
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
-    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
-
-
-def _is_piecewise_constant(node: ir.Node) -> bool:
-    """As against Shape and its like, which do not look at the values at all."""
-    return node.op_type not in {"Shape", "Size", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike"}
-
-
-def _missing(node: ir.Node, rules: RuleSet, opset: int, path: list[ir.Node]) -> Unsupported:
-    full = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    count = sum((n.domain, n.op_type) == (node.domain, node.op_type) for n in path)
-    return Unsupported(
-        f"{full} {node.name!r} (opset {opset}; {count} such on the path): rule set {rules.name!r} has no rule for it. "
-        f"{nearest(node.op_type, rules.operators())}. Take the gradient with respect to a tensor behind the node (wrt=), "
-        f"or add a rule: RuleSet({rules.name!r}).rule({node.op_type!r})."
-    )
-
-
 class _Walk:
-    def __init__(self, op: Emitter, rules: RuleSet, path: _Path, seeds: dict[ir.Value, ir.Value]) -> None:
+    def __init__(self, op: Emitter, rules: RuleSet, path: Path, seeds: dict[ir.Value, ir.Value]) -> None:
         self.op, self.rules, self.path = op, rules, path
         self.pending: dict[ir.Value, list[ir.Value]] = {y: [seed] for y, seed in seeds.items()}
         self.done: dict[ir.Value, ir.Value] = {}
@@ -159,8 +97,8 @@ class _Walk:
             gs = tuple(self.gradient(v) for v in node.outputs)
             if all(g is None for g in gs):
                 continue
-            for value, contribution in zip(node.inputs, self.backward(node, gs), strict=True):
-                if value is not None and contribution is not None and value in self.path.active:
+            for value, contribution in self.backward(node, gs):
+                if value in self.path.active:
                     self.pending.setdefault(value, []).append(contribution)
         for value in list(self.pending):
             self.gradient(value)
@@ -176,22 +114,46 @@ class _Walk:
             self.done[value] = first
         return self.done.get(value)
 
-    def backward(self, node: ir.Node, gs: Gradients) -> Gradients:
+    def backward(self, node: ir.Node, gs: tuple[ir.Value | None, ...]) -> Iterator[tuple[ir.Value, ir.Value]]:
+        """What a node contributes to the gradients of what it reads."""
         wanted = frozenset(i for i, v in enumerate(node.inputs) if v is not None and v in self.path.active)
-        b = Backward(self.op, node, tuple(node.inputs), tuple(node.outputs), gs, wanted, self.standard)
+        b = Backward(self.op, node, tuple(node.inputs), tuple(node.outputs), gs, wanted, self)
         props = {"onnxplain.rule": f"{self.rules.name}/{node.op_type}"}
         with self.op.scope(gradient_name(self.rules.name, node.name or node.op_type), props):
-            return self.apply(self.rules, b)
+            result = self.rule(self.rules, b)(b)
+            if isinstance(result, Mapping):
+                for x, g in result.items():
+                    if g is not None and x in self.path.active:
+                        yield x, self.fit(b, _name(x), g, x)
+                return
+            for i, g in enumerate(self.per_input(b, result)):
+                if g is not None:
+                    yield b.input(i), g
 
     def standard(self, b: Backward) -> Gradients:
+        """The rule of the root rule set on the same node."""
         *_, root = self.rules.lineage()
-        return self.apply(root, b)
+        return self.per_input(b, self.rule(root, b)(b))
 
-    def apply(self, rules: RuleSet, b: Backward) -> Gradients:
+    def through(self, outputs: Mapping[ir.Value, ir.Value | None], sources: Sequence[ir.Value]) -> Gradients:
+        """Back from values, given the gradients arriving there, to ``sources``: over the nodes in between."""
+        seeds = {y: g for y, g in outputs.items() if g is not None}
+        path = Path.find(between(sources, list(seeds)), list(sources), list(seeds), self.rules, self.op.opset)
+        found = _Walk(self.op, self.rules, path, seeds).run()
+        return tuple(found.get(x) for x in sources)
+
+    def inside(self, op: Emitter) -> _Walk:
+        """The same walk for a subgraph, whose nodes another emitter appends."""
+        return _Walk(op, self.rules, self.path, {})
+
+    def rule(self, rules: RuleSet, b: Backward) -> Rule:
         rule = rules.find(b.node, b.opset)
         if rule is None:
-            raise _missing(b.node, rules, b.opset, self.path.nodes)
-        result = rule(b)
+            raise missing(b.node, rules, b.opset, self.path.nodes)
+        return rule
+
+    def per_input(self, b: Backward, result: Any) -> Gradients:
+        """A rule's result as one gradient per input, each in its input's shape."""
         given = (result,) if isinstance(result, ir.Value) or result is None else tuple(result)
         if any(g is not None for g in given[len(b.inputs) :]):
             raise TypeError(
@@ -199,11 +161,11 @@ class _Walk:
             )
         given = (given + (None,) * len(b.inputs))[: len(b.inputs)]
         return tuple(
-            None if g is None or x is None or i not in b.wanted else self.fit(b, i, g, x)
+            None if g is None or x is None or i not in b.wanted else self.fit(b, f"input {i}", g, x)
             for i, (g, x) in enumerate(zip(given, b.inputs, strict=True))
         )
 
-    def fit(self, b: Backward, index: int, g: ir.Value, x: ir.Value) -> ir.Value:
+    def fit(self, b: Backward, where: str, g: ir.Value, x: ir.Value) -> ir.Value:
         """A contribution in its input's shape and type: here a wrong rule is caught."""
         g = self.op.sum_to(g, x)
         have, want = dims(g), dims(x)
@@ -213,14 +175,14 @@ class _Walk:
         )
         if g.dtype != x.dtype or wrong:
             raise TypeError(
-                f"the rule of {b.node.op_type} {b.node.name!r} gave input {index} a gradient of {g.dtype} {have} "
+                f"the rule of {b.node.op_type} {b.node.name!r} gave {where} a gradient of {g.dtype} {have} "
                 f"for a tensor of {x.dtype} {want}. This is a bug in the rule."
             )
         return self.op.typed(g, x)
 
 
 def _name_gradients(
-    op: Emitter, rules: str, found: dict[ir.Value, ir.Value], sources: Sequence[ir.Value]
+    op: Emitter, rules: str, found: dict[ir.Value, ir.Value], sources: Sequence[ir.Value], taken: set[ir.Value]
 ) -> dict[ir.Value, ir.Value]:
     """Name every gradient ``R/t``; an output gets a value of its own where the gradient is shared with another tensor."""
     named: dict[ir.Value, ir.Value] = {}
@@ -235,7 +197,7 @@ def _name_gradients(
             named[t] = g if is_free(g) else op.anew(g)
         named[t].name = gradient_name(rules, _name(t))
         op.graph.outputs.append(named[t])
-    taken = set(named.values())
+    taken.update(named.values())
     for t, g in found.items():
         if t not in named:
             if g in op.emitted and g not in taken:

@@ -43,16 +43,18 @@ class Emitter:
     """Emits nodes of the default domain at one opset into one graph.
 
     Operands may be values, numpy arrays, or Python numbers: a float takes the dtype of the first floating-point value
-    among the operands, an int or a sequence of ints becomes int64. Attributes are keywords; ``outputs=n`` asks for
-    several results, which come back as a tuple.
+    among the operands, an int or a sequence of ints becomes int64. Attributes are keywords, None leaves one out.
+    ``op.emit("Split", x, outputs=2)`` is for nodes of several results.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
+    def __init__(self, graph: ir.Graph, opset: int, outer: Emitter | None = None) -> None:
+        """``outer`` is the emitter of the enclosing graph where ``graph`` is a subgraph: it holds the constants."""
         self.graph = graph
         self.opset = opset
-        self._scope = "emitted"
-        self._props: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+        self.outer = outer
+        self._scope = outer._scope if outer else "emitted"
+        self._props: dict[str, str] = outer._props if outer else {}
+        self._counts: dict[str, int] = outer._counts if outer else {}
         self._types: dict[ir.Value, onnx.TypeProto] = {}
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._seen: dict[tuple[Any, ...], ir.Node] = {}
@@ -64,7 +66,7 @@ class Emitter:
             if not node.domain and node.op_type not in _NOT_SHARED:
                 self._seen.setdefault(self._key(node.op_type, node.inputs, node.attributes, len(node.outputs)), node)
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         if op_type.startswith("_"):
             raise AttributeError(op_type)
         return functools.partial(self.emit, op_type)
@@ -80,11 +82,12 @@ class Emitter:
             self._scope, self._props = before
 
     def emit(self, op_type: str, *operands: Operand, outputs: int = 1, **attributes: Any) -> Any:
+        """The node's result; with ``outputs`` above one a tuple of results."""
         like = next((x for x in operands if isinstance(x, ir.Value) and x.dtype and x.dtype.is_floating_point()), None)
         inputs = [self._operand(x, like) for x in operands]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        attrs = {k: v for k, v in attributes.items() if v is not None}
+        attrs = {k: int(v) if isinstance(v, ir.DataType) else v for k, v in attributes.items() if v is not None}
         draft = ir.node(op_type, inputs, attrs, num_outputs=outputs)
         key = self._key(op_type, inputs, draft.attributes, outputs)
         node = self._seen.get(key) if op_type not in _NOT_SHARED else None
@@ -100,13 +103,25 @@ class Emitter:
         """The same tensor as a value of its own, never shared: for a graph output that needs its own name."""
         return self._place(ir.node("Identity", [value])).outputs[0]
 
-    def _place(self, node: ir.Node) -> ir.Node:
+    def place(
+        self, op_type: str, inputs: Sequence[ir.Value | None], like: Sequence[ir.Value], **attributes: Any
+    ) -> tuple[ir.Value, ...]:
+        """A node with subgraphs, whose results have the types and shapes of ``like`` (None among the axes: unknown)."""
+        outputs = [ir.val(None, v.dtype, None if v.shape is None else v.shape.copy()) for v in like]
+        return tuple(self._place(ir.node(op_type, inputs, attributes, outputs=outputs), infer=False).outputs)
+
+    def unique(self, stem: str) -> str:
+        """A name that nothing else in the model has."""
         n = self._counts[self._scope] = self._counts.get(self._scope, -1) + 1
-        node.name = f"{self._scope}/{node.op_type}_{n}"
+        return f"{self._scope}/{stem}_{n}"
+
+    def _place(self, node: ir.Node, infer: bool = True) -> ir.Node:
+        node.name = self.unique(node.op_type)
         node.metadata_props.update(self._props)
         for i, value in enumerate(node.outputs):
             value.name = f"{node.name}/{i}" if i else node.name
-        self._infer(node)
+        if infer:
+            self._infer(node)
         self.graph.append(node)
         self.emitted.update(node.outputs)
         return node
@@ -118,6 +133,8 @@ class Emitter:
 
     def const(self, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
         """A constant as an initializer; equal constants are one."""
+        if self.outer is not None:
+            return self.outer.const(array, dtype)
         a = np.asarray(array)
         if dtype is not None:
             a = a.astype(dtype.numpy())

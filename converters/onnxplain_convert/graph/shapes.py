@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 Dim = int | str | None
 Dims = tuple[Dim, ...]
@@ -29,12 +32,37 @@ def same(a: Dim, b: Dim) -> bool:
 
 
 def is_float(value: ir.Value) -> bool:
+    """Has this value a floating-point type?"""
     return value.dtype is not None and value.dtype.is_floating_point()
 
 
-def const_array(value: ir.Value | None):  # type: ignore[no-untyped-def]
+def const_array(value: ir.Value | None) -> NDArray[Any] | None:
     """The numpy array of an initializer or Constant node, else None."""
     if value is None:
         return None
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
+
+
+def reads(node: ir.Node) -> list[ir.Value]:
+    """What a node reads: its inputs, and what its subgraphs capture from outside them."""
+    values = [v for v in node.inputs if v is not None]
+    for graph in subgraphs(node):
+        values += captured(graph)
+    return values
+
+
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """The graphs in a node's attributes (If, Loop, Scan)."""
+    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+
+
+def captured(graph: ir.Graph) -> list[ir.Value]:
+    """Values from outside that a subgraph, or one nested in it, reads or returns; each once, in order."""
+    inside = {*graph.inputs, *graph.initializers.values()}
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        found.update(dict.fromkeys(v for v in reads(node) if v not in inside))
+        inside.update(node.outputs)
+    found.update(dict.fromkeys(v for v in graph.outputs if v not in inside))
+    return list(found)

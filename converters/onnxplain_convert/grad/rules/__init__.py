@@ -9,6 +9,7 @@ from onnxplain_convert.grad.rules import (
     elementwise,
     indexing,
     linear,
+    losses,
     movement,
     pooling,
     recurrent,
@@ -25,6 +26,7 @@ FAMILIES = (
     indexing.RULES,
     control.RULES,
     recurrent.RULES,
+    losses.RULES,
     convolution.RULES,
     pooling.RULES,
 )

@@ -186,7 +186,7 @@ def dropout(b: Backward) -> ir.Value:
     mask.dtype, mask.name = ir.DataType.BOOL, mask.name or f"{b.y.name}/mask"
     b.op.typed(mask, b.y)
     ratio = b.input(1) if b.has(1) else b.op.const(0.5, b.g.dtype)
-    ratio = b.op.Cast(ratio, to=int(b.g.dtype)) if ratio.dtype != b.g.dtype else ratio
+    ratio = b.op.Cast(ratio, to=b.g.dtype) if ratio.dtype != b.g.dtype else ratio
     kept = b.op.Where(mask, b.op.Div(b.g, b.op.Sub(1.0, ratio)), _zero(b))
     return b.op.Where(b.input(2), kept, b.g)
 

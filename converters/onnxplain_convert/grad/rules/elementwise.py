@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain_convert.grad.backward import Backward, Gradients
@@ -38,7 +39,7 @@ def identity(b: Backward) -> ir.Value:
 
 @RULES.rule("Cast", "CastLike")
 def cast(b: Backward) -> ir.Value:
-    return b.op.Cast(b.g, to=int(b.x.dtype)) if b.x.dtype != b.y.dtype else b.g
+    return b.op.Cast(b.g, to=b.x.dtype) if b.x.dtype != b.y.dtype else b.g
 
 
 @RULES.rule("Add")
@@ -121,7 +122,7 @@ def pow_(b: Backward) -> Gradients:
         if constant is not None and (constant == 2).all():
             gx = op.Mul(b.g, op.Mul(x, 2.0))
         else:
-            exponent = op.Cast(p, to=int(x.dtype)) if p.dtype != x.dtype else p
+            exponent = op.Cast(p, to=x.dtype) if p.dtype != x.dtype else p
             less = op.Sub(exponent, op.const(1.0, x.dtype))
             slope = op.Mul(exponent, op.Pow(x, less))
             if constant is None or (constant == 0).any():
@@ -129,11 +130,11 @@ def pow_(b: Backward) -> Gradients:
             gx = op.Mul(b.g, slope)
     if b.wants(1):
         zero = op.const(0.0, x.dtype)
-        power = op.Cast(p, to=int(x.dtype)) if p.dtype != x.dtype else p
+        power = op.Cast(p, to=x.dtype) if p.dtype != x.dtype else p
         flat = op.And(op.Equal(x, zero), op.GreaterOrEqual(power, zero))
         logs = op.Log(op.Where(flat, op.const(1.0, x.dtype), x))
         gp = op.Mul(b.g, op.Mul(b.y, logs))
-        gp = op.Cast(gp, to=int(p.dtype)) if p.dtype != x.dtype else gp
+        gp = op.Cast(gp, to=p.dtype) if p.dtype != x.dtype else gp
     return gx, gp
 
 
@@ -152,12 +153,21 @@ def extremum(b: Backward) -> Gradients:
     """Equal operands share the gradient equally (as torch.maximum and torch.amax do)."""
     if len(b.inputs) == 1:
         return (b.g,)
-    hit = [b.op.Cast(b.op.Equal(x, b.y), to=int(b.g.dtype)) for x in b.inputs]
+    hit = [b.op.Cast(b.op.Equal(x, b.y), to=b.g.dtype) for x in b.inputs]
     count = hit[0]
     for h in hit[1:]:
         count = b.op.Add(count, h)
     share = b.op.Div(b.g, count)
     return tuple(b.op.Mul(share, h) if b.wants(i) else None for i, h in enumerate(hit))
+
+
+@RULES.rule("Range")
+def range_(b: Backward) -> Gradients:
+    """start + i * delta; how many there are is piecewise constant in all three."""
+    count = b.op.Reshape(b.op.Shape(b.y), b.op.const(np.zeros(0, np.int64)))
+    i = b.op.Range(b.op.const(np.int64(0)), count, b.op.const(np.int64(1)))
+    weighted = b.op.Mul(b.g, b.op.Cast(i, to=b.g.dtype))
+    return b.op.ReduceSum(b.g, keepdims=0), None, b.op.ReduceSum(weighted, keepdims=0)
 
 
 @RULES.rule("Erf")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -65,23 +67,84 @@ def _gather_nd_batched(b: Backward, batch: int) -> ir.Value:
 
 @RULES.rule("ScatterElements")
 def scatter_elements(b: Backward) -> Gradients:
-    axis, reduction, indices = b.attr("axis", 0), b.attr("reduction", "none"), b.input(1)
-    updates = b.op.GatherElements(b.g, indices, axis=axis) if b.wants(2) else None
-    if reduction == "add":
-        return b.g, None, updates
-    zeros = b.op.zeros_like(b.input(2))
-    return b.op.ScatterElements(b.g, indices, zeros, axis=axis), None, updates
+    axis, indices = b.attr("axis", 0), b.input(1)
+
+    def read(x: ir.Value) -> ir.Value:
+        return b.op.GatherElements(x, indices, axis=axis)
+
+    def write(x: ir.Value, updates: ir.Value, reduction: str = "none") -> ir.Value:
+        return b.op.ScatterElements(x, indices, updates, axis=axis, reduction=reduction)
+
+    return _scattered(b, read, write)
 
 
 @RULES.rule("ScatterND")
 def scatter_nd(b: Backward) -> Gradients:
-    reduction, indices = b.attr("reduction", "none"), b.input(1)
-    updates = b.op.GatherND(b.g, indices) if b.wants(2) else None
+    indices = b.input(1)
+
+    def read(x: ir.Value) -> ir.Value:
+        return b.op.GatherND(x, indices)
+
+    def write(x: ir.Value, updates: ir.Value, reduction: str = "none") -> ir.Value:
+        return b.op.ScatterND(x, indices, updates, reduction=reduction)
+
+    return _scattered(b, read, write)
+
+
+def _scattered(
+    b: Backward, read: Callable[[ir.Value], ir.Value], write: Callable[..., ir.Value]
+) -> Gradients:
+    """What was overwritten gets nothing, what was written gets the gradient of where it went.
+
+    A product shares it among its factors, a maximum or minimum equally among those that attain it (torch.scatter_reduce).
+    """
+    op, x, updates, g, reduction = b.op, b.input(0), b.input(2), b.g, b.attr("reduction", "none")
+    if reduction == "none":
+        return write(g, op.zeros_like(updates)), None, read(g) if b.wants(2) else None
     if reduction == "add":
-        return b.g, None, updates
-    return b.op.ScatterND(b.g, indices, b.op.zeros_like(b.input(2))), None, updates
+        return g, None, read(g) if b.wants(2) else None
+    zero, one = op.const(0.0, g.dtype), op.const(1.0, g.dtype)
+    if reduction in ("max", "min"):
+        mine = op.Cast(op.Equal(x, b.y), to=g.dtype)
+        theirs = op.Cast(op.Equal(updates, read(b.y)), to=g.dtype)
+        share = op.Div(g, write(mine, theirs, "add"))
+        return op.Mul(share, mine), None, op.Mul(read(share), theirs)
+    # the product of the others, right also where one factor is zero, or several
+    x_zero, u_zero = op.Equal(x, zero), op.Equal(updates, zero)
+    product = write(op.Where(x_zero, one, x), op.Where(u_zero, one, updates), "mul")
+    zeros = write(op.Cast(x_zero, to=g.dtype), op.Cast(u_zero, to=g.dtype), "add")
+
+    def others(factor: ir.Value, is_zero: ir.Value, product: ir.Value, zeros: ir.Value) -> ir.Value:
+        at_zero = op.Where(op.Equal(zeros, one), product, zero)
+        elsewhere = op.Where(op.Equal(zeros, zero), op.Div(product, op.Where(is_zero, one, factor)), zero)
+        return op.Where(is_zero, at_zero, elsewhere)
+
+    gx = op.Mul(g, others(x, x_zero, product, zeros))
+    return gx, None, op.Mul(read(g), others(updates, u_zero, read(product), read(zeros)))
 
 
 @RULES.rule("TopK")
 def top_k(b: Backward) -> ir.Value:
     return b.op.ScatterElements(b.op.zeros_like(b.x), b.outputs[1], b.g, axis=b.attr("axis", -1))
+
+
+@RULES.rule("Compress")
+def compress(b: Backward) -> ir.Value:
+    """The elements that were kept, back where they were; without ``axis`` those of the flattened tensor."""
+    axis, op = b.attr("axis"), b.op
+    kept = op.Reshape(op.NonZero(b.input(1)), [-1])
+    if axis is None:
+        flat = op.ScatterND(op.zeros_like(op.Reshape(b.x, [-1])), op.Unsqueeze(kept, [1]), b.g)
+        return op.reshape_like(flat, b.x)
+    rank = len(dims(b.x) or ())
+    back = [axis % rank, *(i for i in range(rank) if i != axis % rank)]
+    zeros, g = op.Transpose(op.zeros_like(b.x), perm=back), op.Transpose(b.g, perm=back)
+    return op.Transpose(op.ScatterND(zeros, op.Unsqueeze(kept, [1]), g), perm=[int(i) for i in np.argsort(back)])
+
+
+@RULES.rule("ReverseSequence")
+def reverse_sequence(b: Backward) -> ir.Value:
+    """It is its own inverse."""
+    return b.op.ReverseSequence(
+        b.g, b.input(1), batch_axis=b.attr("batch_axis", 1), time_axis=b.attr("time_axis", 0)
+    )

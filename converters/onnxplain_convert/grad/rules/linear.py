@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from string import ascii_letters
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import Unsupported
@@ -116,6 +117,26 @@ def _einsum_operand(b: Backward, terms: list[str], result: str, index: int) -> i
             places[k] = next(fresh)
             size = sizes[unique.index(c)]
             square = b.op.ConstantOfShape(b.op.Concat(size, size, axis=0))
-            diagonals.append((c + places[k], b.op.EyeLike(square, dtype=int(x.dtype))))
+            diagonals.append((c + places[k], b.op.EyeLike(square, dtype=x.dtype)))
     equation = ",".join([unique, *(t for t, _ in diagonals)]) + "->" + "".join(places)
     return b.op.Einsum(g, *(v for _, v in diagonals), equation=equation)
+
+
+@RULES.rule("Det")
+def det(b: Backward) -> ir.Value:
+    """g times the transposed adjugate, by Faddeev and LeVerrier's recursion: right for singular matrices too.
+
+    M_1 = 1, M_(k+1) = A M_k + c_k 1 with c_k = -tr(A M_k) / k; the adjugate is (-1)^(n-1) M_n.
+    """
+    op, a = b.op, b.x
+    n = (dims(a) or (None,))[-1]
+    if not isinstance(n, int):
+        raise Unsupported(f"Det {b.node.name!r} (opset {b.opset}): the size of the matrix is not known, only {dims(a)}")
+    eye = op.const(np.eye(n), a.dtype)
+    m = op.expand_like(eye, a)
+    for k in range(1, n):
+        am = op.MatMul(a, m)
+        trace = op.ReduceSum(op.Mul(am, eye), [-2, -1], keepdims=1)
+        m = op.Add(am, op.Mul(eye, op.Mul(trace, -1.0 / k)))
+    g = op.Unsqueeze(b.g, [-2, -1])
+    return op.Mul(g, op.Mul(_transposed(b, m), float((-1) ** (n - 1))))

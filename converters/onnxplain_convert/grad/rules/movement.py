@@ -65,7 +65,7 @@ def concat(b: Backward) -> Gradients:
         if all(k is not None for k in known)
         else b.op.Concat(*sizes, axis=0)
     )
-    parts: Gradients = b.op.Split(b.g, split, axis=axis, outputs=len(b.inputs))
+    parts: Gradients = b.op.emit("Split", b.g, split, axis=axis, outputs=len(b.inputs))
     return parts
 
 
@@ -186,7 +186,7 @@ def _cropped(b: Backward, axes: ir.Value | None) -> ir.Value:
             g = op.Pad(g, np.maximum(-pads, 0), None, axes)
         return g
     zero = op.ints(0)
-    begin_, end_ = op.Split(b.input(1), axis=0, num_outputs=2, outputs=2)
+    begin_, end_ = op.emit("Split", b.input(1), axis=0, num_outputs=2, outputs=2)
     listed_ = axes if axes is not None else op.Range(op.const(np.int64(0)), op.Size(begin_), op.const(np.int64(1)))
     sizes = op.Gather(op.Shape(b.g), listed_)
     g = op.Slice(b.g, op.Max(begin_, zero), op.Sub(sizes, op.Max(end_, zero)), listed_)

@@ -25,13 +25,13 @@ def reduce_mean(b: Backward) -> ir.Value:
     elif x is not None and y is not None:
         count = b.op.const(float(_product(x) // max(_product(y), 1)), b.g.dtype)
     else:
-        count = b.op.Cast(b.op.Div(b.op.Size(b.x), b.op.Size(b.y)), to=int(b.g.dtype))
+        count = b.op.Cast(b.op.Div(b.op.Size(b.x), b.op.Size(b.y)), to=b.g.dtype)
     return b.op.expand_like(_kept(b, b.op.Div(b.g, count)), b.x)
 
 
 @RULES.rule("ReduceMax", "ReduceMin")
 def reduce_extremum(b: Backward) -> ir.Value:
-    hit = b.op.Cast(b.op.Equal(b.x, _kept(b, b.y)), to=int(b.g.dtype))
+    hit = b.op.Cast(b.op.Equal(b.x, _kept(b, b.y)), to=b.g.dtype)
     count = b.op.ReduceSum(hit, *_axes(b), keepdims=1, noop_with_empty_axes=_noop(b))
     return b.op.Mul(hit, b.op.Div(_kept(b, b.g), count))
 
@@ -43,7 +43,7 @@ def reduce_prod(b: Backward) -> ir.Value:
     is_zero = op.Equal(b.x, zero)
     factors = op.Where(is_zero, one, b.x)
     product = op.ReduceProd(factors, *_axes(b), keepdims=1, noop_with_empty_axes=_noop(b))
-    zeros = op.ReduceSum(op.Cast(is_zero, to=int(b.g.dtype)), *_axes(b), keepdims=1, noop_with_empty_axes=_noop(b))
+    zeros = op.ReduceSum(op.Cast(is_zero, to=b.g.dtype), *_axes(b), keepdims=1, noop_with_empty_axes=_noop(b))
     at_zero = op.Where(op.Equal(zeros, one), product, zero)
     elsewhere = op.Where(op.Equal(zeros, zero), op.Div(product, factors), zero)
     return op.Mul(_kept(b, b.g), op.Where(is_zero, at_zero, elsewhere))
