@@ -1,4 +1,4 @@
-"""The nine ``light_*`` networks inside the onnx package (opset 9), with weights that make them functions of their input.
+"""The nine ``light_*`` networks inside the onnx package (opset 9), their weights drawn anew.
 
 As shipped every weight tensor is one constant, so that their gradients are zero. The three with fully connected layers
 4096 wide get them 128 wide: nothing else about the graph changes, and half a gigabyte of random numbers is saved.
@@ -7,7 +7,6 @@ As shipped every weight tensor is one constant, so that their gradients are zero
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -45,11 +44,10 @@ def redrawn(name: str) -> ModelProto:
     return model
 
 
-def draw(reader: NodeProto, index: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-    """A weight for that input of that node: He et al. 2015 for kernels, around 1 for scales and variances, else small."""
+def draw(reader: NodeProto, index: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A weight for that input of that node: He et al. 2015 for kernels, near 1 for scales and variances, else small."""
     if reader.op_type in ("Conv", "Gemm") and index == 1:
-        fan_in = np.prod(shape[1:])
-        return rng.standard_normal(shape) * np.sqrt(2 / fan_in)
+        return rng.normal(0.0, np.sqrt(2 / np.prod(shape[1:])), shape)
     if reader.op_type == "Mul" or (reader.op_type == "BatchNormalization" and index in (1, 4)):
         return rng.uniform(0.5, 1.5, shape)
     return 0.1 * rng.standard_normal(shape)

@@ -179,7 +179,7 @@ def trained(module: nn.Module) -> Network:
 
 
 def photographs(n: int, size: int = 224) -> torch.Tensor:
-    """(n, 3, size, size) float64 holding float32 values: crops of a cat, a coffee and a rocket, normalised for ImageNet.
+    """(n, 3, size, size) float64 holding float32 values: crops of a cat, a coffee, a rocket, normalised for ImageNet.
 
     The first three are each photograph's middle square, as a classifier is used.
     """

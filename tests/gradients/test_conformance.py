@@ -16,8 +16,8 @@ from onnxplain.artifact import gradient_name
 from onnxplain.errors import Unsupported
 from onnxplain_convert import differentiate
 from tests.gradients.cases import EXPANDED, OPERATORS, Case, table
-from tests.gradients.conftest import Report
 from tests.gradients.check import NoKernel, check, differences_in_onnxruntime, random_seeds, run_onnxruntime
+from tests.gradients.conftest import Report
 
 OPSETS = {"newest": None, "opset21": 21}
 

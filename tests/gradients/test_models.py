@@ -7,7 +7,6 @@ Runtime's largest error over 20 inputs is at most three times as large.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +40,7 @@ class Subject:
     @property
     def output(self) -> str:
         """The gradient's name; for token ids it is that of the embedding behind them."""
+        name: str
         (name,) = (o.name for o in self.differentiated.graph.output if o.name.startswith("gradient/"))
         return name
 
@@ -55,7 +55,7 @@ def subject_of(net: Network, x: torch.Tensor) -> Subject:
 def autograd(module: nn.Module, x: torch.Tensor, seed: torch.Tensor) -> Array:
     """The gradient of sum(seed * y) by PyTorch, with respect to x or to the embedding of token ids, row by row."""
     rows = []
-    for row, cotangent in zip(x.split(1), seed.split(1), strict=True):
+    for row, cotangent in zip(torch.split(x, 1), torch.split(seed, 1), strict=True):
         leaf = row.detach().clone()
         handles = []
         if leaf.is_floating_point():
@@ -117,7 +117,7 @@ def float32_errors(subject: Subject) -> tuple[float, float]:
     ours = np.concatenate(
         [
             run_onnxruntime(graph, {"x": x.numpy(), "seed/y": seed.numpy()}, [subject.output])[subject.output]
-            for x, seed in zip(subject.x.split(5), subject.seed.split(5), strict=True)
+            for x, seed in zip(torch.split(subject.x, 5), torch.split(subject.seed, 5), strict=True)
         ]
     )
     single = copy.deepcopy(subject.network.module).float()
@@ -129,4 +129,5 @@ def float32_errors(subject: Subject) -> tuple[float, float]:
 def relative(a: Array, b: Array) -> Array:
     """Per row: the largest difference over the largest entry of b."""
     axes = tuple(range(1, b.ndim))
-    return np.max(np.abs(a.astype(np.float64) - b), axes) / np.max(np.abs(b), axes)
+    error: Array = np.max(np.abs(a.astype(np.float64) - b), axes) / np.max(np.abs(b), axes)
+    return error

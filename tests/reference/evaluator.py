@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, ModelProto
 from onnx.reference import ReferenceEvaluator
 
-from tests.reference.precision import FLOAT64
 from tests.reference.kernels import KERNELS
+from tests.reference.precision import FLOAT64
 
 Array = NDArray[Any]
 
