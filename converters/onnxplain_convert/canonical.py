@@ -26,6 +26,7 @@ from onnxplain.errors import BadModel
 from onnxplain_convert.inference_mode import to_inference_mode
 from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
 from onnxplain_convert.opset import into_window
+from onnxplain_convert.opset.expand import spell_out_defaults
 
 IR_VERSION = 10
 
@@ -51,6 +52,7 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     _infer(result, strict=False)
     _inline(result)
     _name_nodes(result)
+    _spell_out_defaults(result)
     changes += into_window(result)
     result.ir_version = IR_VERSION
     _drop_newer_than_ir(result)
@@ -153,6 +155,16 @@ def _name_nodes(model: ir.Model) -> None:
             name = f"{name}_{index}"
         node.name = name
         taken.add(name)
+
+
+def _spell_out_defaults(model: ir.Model) -> None:
+    """ONNX infers an operator with a function body through that body, and then forgets the attributes' defaults."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        opset = node.version or model.opset_imports.get(node.domain, 0)
+        if node.domain == "" and onnx.defs.has(node.op_type, opset, ""):
+            schema = onnx.defs.get_schema(node.op_type, opset, "")
+            if schema.has_function:
+                spell_out_defaults(node, schema)
 
 
 def _drop_newer_than_ir(model: ir.Model) -> None:

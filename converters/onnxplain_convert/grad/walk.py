@@ -1,8 +1,8 @@
 """The walk: one reverse pass over a canonical graph, emitting the backward pass of every rule set asked for.
 
 It does everything that rules have in common: it prunes to the nodes between what is differentiated and the seeds, sums
-gradients to their input's shape after broadcasting, accumulates them, checks type, rank and number, names backward nodes
-after the forward node and records which rule made them. Then the rule of ``Add`` is ``return g, g``.
+gradients to their input's shape after broadcasting, accumulates them, checks type, rank and number, names backward
+nodes after the forward node and records which rule made them. Then the rule of ``Add`` is ``return g, g``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Differentiated:
 def differentiate_graph(
     model: ir.Model, wrt: Sequence[str], outputs: Sequence[str], rules: Sequence[RuleSet]
 ) -> Differentiated:
-    """Add to a canonical model, in place, inputs ``seed/y`` and outputs ``R/t``: the gradient of sum(seed/y * y) under R.
+    """Add to a canonical model, in place, inputs ``seed/y`` and outputs ``R/t``: gradients of sum(seed/y * y) under R.
 
-    Raises Unsupported (node, operator, opset, what to do) where a node on the path has no rule, NotFound for unknown names.
+    Raises Unsupported (node, operator, opset, remedy) where a node on the path has no rule, NotFound for unknown names.
     """
     graph = model.graph
     values = ir.convenience.create_value_mapping(graph)
@@ -184,7 +184,7 @@ class _Walk:
 def _name_gradients(
     op: Emitter, rules: str, found: dict[ir.Value, ir.Value], sources: Sequence[ir.Value], taken: set[ir.Value]
 ) -> dict[ir.Value, ir.Value]:
-    """Name every gradient ``R/t``; an output gets a value of its own where the gradient is shared with another tensor."""
+    """Name every gradient ``R/t``; an output gets a value of its own where the gradient is another tensor's too."""
     named: dict[ir.Value, ir.Value] = {}
 
     def is_free(g: ir.Value) -> bool:

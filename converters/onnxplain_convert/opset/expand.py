@@ -50,43 +50,51 @@ def expand(site: Site, function: onnx.FunctionProto, version: int) -> list[ir.No
     ``version``: the opset to assume where the function does not say. Outputs keep their names.
     """
     node = site.node
+    spell_out_defaults(node, onnx.defs.get_schema(node.op_type, version, node.domain))
+    # Bodies leave out what a node with fewer outputs does not ask for, but still list it.
+    made = {*function.input, *(name for inner in function.node for name in inner.output)}
+    kept = [i for i, name in enumerate(function.output) if name in made and i < len(node.outputs)]
+    names = [function.output[i] for i in kept]
+    del function.output[:]
+    function.output.extend(names)
     body = ir.from_proto(function)
     assert isinstance(body, ir.Function)
-    opset = body.opset_imports.get("", version)
     for inner in body.all_nodes():
-        inner.version = opset
+        inner.version = body.opset_imports.get("", version)
     body.opset_imports.clear()
-    return inline(site, node, body)
+    return _splice(site, body, [node.outputs[i] for i in kept])
 
 
-def inline(site: Site, node: ir.Node, body: ir.Function) -> list[ir.Node]:
-    """Inline one call through onnx-ir's own pass, in a graph of its own, and splice the result into the node's graph."""
-    key = ("onnxplain.expand", node.op_type, "")
-    inputs = [
-        None if v is None else ir.Value(name=f"in_{i}", type=v.type, shape=v.shape) for i, v in enumerate(node.inputs)
-    ]
-    call = ir.Node(key[0], key[1], inputs, node.attributes, num_outputs=len(node.outputs), name=node.name)
+def spell_out_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+    """Give the node every attribute whose default it relies on: function bodies refer to attributes by name."""
+    for name, attribute in schema.attributes.items():
+        if name not in node.attributes and attribute.default_value.name:
+            node.attributes[name] = ir.from_proto(attribute.default_value)
+
+
+def _splice(site: Site, body: ir.Function, outputs: list[ir.Value]) -> list[ir.Node]:
+    """Inline one call through onnx-ir's own pass, in a graph of its own, and move the result into the node's graph."""
+    node = site.node
+    function = ir.Function("onnxplain", "body", graph=body.graph, attributes=list(body.attributes.values()))
+    inputs = [None if v is None else ir.Value(name=f"in_{i}", type=v.type) for i, v in enumerate(node.inputs)]
+    call = ir.Node("onnxplain", "body", inputs, node.attributes, num_outputs=len(outputs), name=node.name)
     for i, value in enumerate(call.outputs):
         value.name = f"out_{i}"
-    function = ir.Function(key[0], key[1], graph=body.graph, attributes=list(body.attributes.values()))
-    graph = ir.Graph([v for v in inputs if v is not None], call.outputs, nodes=[call], opset_imports={})
-    model = ir.Model(graph, ir_version=10, functions=[function])
-    InlinePass()(model)
-    given = dict(zip([v for v in inputs if v is not None], [v for v in node.inputs if v is not None], strict=True))
-    made = list(graph)
-    results = list(graph.outputs)
-    graph.outputs.clear()
-    for inner in made:
+    given = {v: w for v, w in zip(inputs, node.inputs, strict=True) if v is not None}
+    graph = ir.Graph(list(given), call.outputs, nodes=[call], opset_imports={})
+    InlinePass()(ir.Model(graph, ir_version=10, functions=[function]))
+    made, results = list(graph), list(graph.outputs)
+    for inner in ir.traversal.RecursiveGraphIterator(graph):
         inner.name = site.fresh(f"{node.name}/{inner.name or inner.op_type}")
         for value in inner.outputs:
             value.name = site.fresh(f"{node.name}/{value.name}")
-    for inner in ir.traversal.RecursiveGraphIterator(graph):
-        for i, value in enumerate(inner.inputs):
-            if value in given:
-                inner.replace_input_with(i, given[value])
+        for i, read in enumerate(inner.inputs):
+            if read in given:
+                inner.replace_input_with(i, given[read])
+    graph.outputs.clear()
     graph.remove(made)
-    names = [v.name for v in node.outputs]
-    ir.convenience.replace_nodes_and_values(site.graph, node, [node], made, node.outputs, results)
+    names = [v.name for v in outputs]
+    ir.convenience.replace_nodes_and_values(site.graph, node, [node], made, outputs, results)
     for value, name in zip(results, names, strict=True):
         value.name = name
     return made

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from onnxplain.errors import Unsupported
+from onnxplain_convert.graph.shapes import const_array
 
 
 @dataclass
@@ -88,22 +89,11 @@ class Site:
         (self.graph.insert_after if after else self.graph.insert_before)(self.node, made)
         return made.outputs[0]
 
-    def known(self, index: int) -> np.ndarray[Any, np.dtype[Any]] | None:
+    def known(self, index: int) -> NDArray[Any] | None:
         """The value of a constant input, where it is one."""
-        if index >= len(self.node.inputs) or self.node.inputs[index] is None:
+        if index >= len(self.node.inputs):
             return None
-        value = self.node.inputs[index]
-        assert value is not None
-        tensor = value.const_value
-        producer = value.producer()
-        if (
-            tensor is None
-            and producer is not None
-            and producer.op_type == "Constant"
-            and "value" in producer.attributes
-        ):
-            tensor = producer.attributes["value"].as_tensor()
-        return None if tensor is None else tensor.numpy()
+        return const_array(self.node.inputs[index])
 
     def dtype(self, index: int = 0) -> ir.DataType:
         value = self.node.inputs[index]

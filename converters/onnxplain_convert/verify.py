@@ -1,0 +1,247 @@
+"""Runs models at conversion: parity with the source, gradients against differences, guided against the gradient.
+
+ONNX Runtime where it is installed, since it will run the artifact, else ONNX's reference evaluator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxplain.artifact import Artifact, Manifest, gradient_name, seed_name
+from onnxplain.errors import Unsupported
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+Evaluator = Callable[[Feeds, Sequence[str]], dict[str, Array]]
+
+_PLACED = 1024
+"""Bytes from which an initializer is handed to ONNX Runtime as an array instead of inside the graph."""
+
+PARITY = 1e-3
+"""Largest accepted difference to the source, relative to the output's largest value: float32 kernels differ by 1e-5."""
+
+_PLAIN = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8})
+"""Types that numpy and ONNX Runtime both have."""
+
+_STEPS = (3e-2, 1e-2, 3e-3, 1e-3)
+"""Step sizes of the central differences, relative to the size of the input."""
+
+_WRONG = 0.1
+"""Relative disagreement that no step size explains."""
+
+
+def evaluator(model: ir.Model | Path | bytes) -> Evaluator:
+    """Something that runs the model: feeds by input name and output names in, arrays by output name out.
+
+    Raises Unsupported where neither ONNX Runtime nor the reference evaluator can load it.
+    """
+    try:
+        if isinstance(model, ir.Model):
+            return _onnxruntime(*_placeholders(model))
+        return _onnxruntime(model, {})
+    except ImportError:
+        return _reference(model)
+    except Exception as refused:  # the runtime's exceptions have no common base
+        try:
+            return _reference(model)
+        except Exception as error:
+            raise Unsupported(f"ONNX Runtime cannot load the model ({refused}), nor can onnx ({error})") from refused
+
+
+def _placeholders(model: ir.Model) -> tuple[bytes, dict[str, Array]]:
+    """The graph with its larger weights as placeholders, and those weights: gigabytes are never serialised."""
+    weights: dict[str, Array] = {}
+    kept: dict[str, ir.TensorProtocol] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _PLACED and tensor.dtype in _PLAIN:
+            kept[name] = tensor
+            weights[name] = np.ascontiguousarray(tensor.numpy())
+            value.const_value = ir.ExternalTensor(
+                "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
+            )
+    try:
+        return ir.to_proto(model).SerializeToString(), weights
+    finally:
+        for name, tensor in kept.items():
+            model.graph.initializers[name].const_value = tensor
+
+
+def _onnxruntime(model: Path | bytes, weights: Mapping[str, Array]) -> Evaluator:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # The runtime reads these buffers while it makes the session: they have to live until then.
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
+    content = str(model) if isinstance(model, Path) else model
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [x.name for x in session.get_inputs()]
+
+    def run(feeds: Feeds, outputs: Sequence[str]) -> dict[str, Array]:
+        given = {name: feeds[name] for name in names if name in feeds}
+        return dict(zip(outputs, session.run(list(outputs), given), strict=True))
+
+    return run
+
+
+def _reference(model: ir.Model | Path | bytes) -> Evaluator:
+    from onnx.reference import ReferenceEvaluator
+
+    if isinstance(model, ir.Model):
+        loaded = ir.to_proto(model)
+    else:
+        loaded = onnx.load(str(model)) if isinstance(model, Path) else onnx.ModelProto.FromString(model)
+    session = ReferenceEvaluator(loaded)
+    names = set(session.input_names)
+
+    def run(feeds: Feeds, outputs: Sequence[str]) -> dict[str, Array]:
+        given = {name: value for name, value in feeds.items() if name in names}
+        return dict(zip(outputs, session.run(list(outputs), given), strict=True))  # type: ignore[arg-type]
+
+    return run
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes that all initializers take."""
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def parity(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> dict[str, float]:
+    """Per floating-point output the largest difference, absolute and relative to the output's largest value.
+
+    Raises Unsupported where it is larger than rounding explains.
+    """
+    found: dict[str, float] = {}
+    for name, expected in theirs.items():
+        if name not in ours or expected.dtype.kind != "f" or not expected.size:
+            continue
+        got = ours[name].astype(np.float64)
+        want = expected.astype(np.float64)
+        if got.shape != want.shape:
+            raise Unsupported(
+                f"output {name!r} has shape {got.shape} after conversion and {want.shape} at its source. This is a bug."
+            )
+        absolute = float(np.abs(got - want).max(initial=0.0, where=np.isfinite(want)))
+        largest = float(np.abs(want).max(initial=0.0, where=np.isfinite(want)))
+        found[f"{name}/absolute"] = absolute
+        found[f"{name}/relative"] = absolute / largest if largest else absolute
+        limit = PARITY if expected.dtype.itemsize >= 4 else 30 * PARITY
+        if found[f"{name}/relative"] > limit:
+            raise Unsupported(
+                f"output {name!r} differs from the source by {absolute:.3g} ({found[f'{name}/relative']:.1%} of its largest "
+                "value) after conversion. This is a bug: nothing was written."
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An artifact under test at one point, with a random cotangent on its default output."""
+
+    manifest: Manifest
+    feeds: Feeds
+    seeds: Feeds
+    forward: Evaluator
+    """The model alone."""
+    found: Feeds
+    """Outputs, gradients and the tensors at the gates, of the whole artifact in one run."""
+
+    @classmethod
+    def at(
+        cls,
+        artifact: Artifact,
+        run: Evaluator,
+        forward: Evaluator,
+        feeds: Feeds,
+        taps: Sequence[str],
+        rng: np.random.Generator,
+    ) -> Probe:
+        """``run``: the whole artifact with ``taps`` among its outputs; ``feeds``: the model's own inputs."""
+        manifest = artifact.manifest
+        y = forward(feeds, manifest.explained)
+        seeds = {seed_name(name): np.zeros_like(value) for name, value in y.items()}
+        chosen = y[manifest.default_output]
+        seeds[seed_name(manifest.default_output)] = rng.standard_normal(chosen.shape).astype(chosen.dtype)
+        outputs = [v.name for v in artifact.model.graph.outputs if v.name]
+        found = run({**feeds, **seeds}, list(dict.fromkeys([*outputs, *taps])))
+        return cls(manifest, feeds, seeds, forward, found)
+
+    def score(self, feeds: Feeds) -> float:
+        """Cotangent times default output, summed, where ``feeds`` replace the probe's own."""
+        y = self.manifest.default_output
+        value = self.forward({**self.feeds, **feeds}, [y])[y].astype(np.float64)
+        return float((self.seeds[seed_name(y)].astype(np.float64) * value).sum())
+
+
+def whole(artifact: Artifact, taps: Sequence[str]) -> Evaluator:
+    """The whole artifact, ready to run, with inner tensors ``taps`` as further outputs."""
+    names = [v.name or "" for v in artifact.model.graph.outputs]
+    graph = artifact.cut([v.name or "" for v in artifact.model.graph.inputs], list(dict.fromkeys([*names, *taps])))
+    return evaluator(ir.Model(graph, ir_version=artifact.model.ir_version))
+
+
+def check_gradients(probe: Probe) -> float | None:
+    """Relative difference between the gradient's length and the slope that central differences see along it.
+
+    Kinks and rounding spoil differences, so the best of several step sizes counts; and the gradient is refused (Unsupported)
+    only where two neighbouring steps agree with each other and not with it. None: no gradient to compare.
+    """
+    tensors = [t.name for t in probe.manifest.differentiated if t.name in probe.feeds]
+    if "gradient" not in probe.manifest.rules or not tensors:
+        return None  # an embedding inside the graph: nothing that can be moved from outside
+    direction = {t: probe.found[gradient_name("gradient", t)].astype(np.float64) for t in tensors}
+    length = float(np.sqrt(sum((d**2).sum() for d in direction.values())))
+    size = float(np.sqrt(sum((probe.feeds[t].astype(np.float64) ** 2).sum() for t in tensors)))
+    if not length or not size or not np.isfinite(length):
+        return None
+
+    def moved(step: float) -> float:
+        scale = step * size / length
+        return probe.score({t: (probe.feeds[t] + scale * d).astype(probe.feeds[t].dtype) for t, d in direction.items()})
+
+    slopes = [(moved(step) - moved(-step)) / (2 * step * size) for step in _STEPS]
+    errors = [abs(slope - length) / length for slope in slopes]
+    steady = [abs(a - b) <= 0.02 * abs(b) for a, b in pairwise(slopes)]
+    if min(errors) > _WRONG and any(steady):
+        raise Unsupported(
+            f"the gradient of {probe.manifest.default_output!r} is not its slope: {length:.6g} against "
+            f"{slopes[steady.index(True)]:.6g} by central differences. This is a bug: nothing was written."
+        )
+    return min(errors)
+
+
+def signals(manifest: Manifest, gates: Mapping[str, str]) -> dict[str, str]:
+    """Tensor read by each gate -> gradient arriving at the gate's result, where the artifact holds it.
+
+    ``gates`` {tensor read: tensor written}.
+    """
+    known = manifest.gradients.get("gradient", {})
+    return {x: known[y] for x, y in gates.items() if y in known} if "guided" in manifest.rules else {}
+
+
+def check_guided(probe: Probe, arriving: Mapping[str, str]) -> None:
+    """Guided backpropagation must differ from the gradient once a gate that is open meets a negative signal.
+
+    ``arriving``: see ``signals``. Raises Unsupported where the two are the same all the same.
+    """
+    met = any(bool(((probe.found[x] > 0) & (probe.found[g] < 0)).any()) for x, g in arriving.items())
+    pairs = [
+        (gradient_name("gradient", t.name), gradient_name("guided", t.name)) for t in probe.manifest.differentiated
+    ]
+    if met and all(np.array_equal(probe.found[a], probe.found[b]) for a, b in pairs):
+        raise Unsupported(
+            "guided backpropagation gave the plain gradient although a gate met a negative signal. This is a bug: "
+            "nothing was written."
+        )
