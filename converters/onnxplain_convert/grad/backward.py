@@ -25,7 +25,7 @@ class Walk(Protocol):
 
 @dataclass(frozen=True)
 class Backward:
-    """Everything a rule may look at. ``gs``: the gradients arriving at the outputs, None where an output is not explained."""
+    """Everything a rule may look at. ``gs``: the gradients arriving at the outputs, None where nothing arrives."""
 
     op: Emitter
     node: ir.Node
@@ -85,7 +85,7 @@ class Backward:
         return list(value) if isinstance(value, tuple) else value
 
     def vjp(self, *, g: ir.Value | None = None, inputs: Sequence[ir.Value | None] | None = None) -> Gradients:
-        """The standard rule of this node: for another arriving gradient, or of the node emitted again on other inputs."""
+        """The standard rule of this node: for another arriving gradient, or emitted again on other inputs."""
         b = self
         if inputs is not None:
             attributes = {k: a.value for k, a in self.node.attributes.items()}
@@ -97,7 +97,7 @@ class Backward:
         return self.walk.standard(b)
 
     def through(self, *outputs: ir.Value) -> Gradients:
-        """The rule of an operator given as a decomposition: ``outputs`` are the node's, computed anew by simpler nodes."""
+        """The rule of an operator that decomposes: ``outputs`` are the node's, computed anew by simpler nodes."""
         arriving = dict(zip(outputs, self.gs, strict=False))
         sources = [x for i, x in enumerate(self.inputs) if x is not None and self.wants(i)]
         found = dict(zip(sources, self.walk.through(arriving, sources), strict=True))

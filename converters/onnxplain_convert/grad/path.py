@@ -14,6 +14,8 @@ from onnxplain_convert.graph.shapes import is_float, reads
 
 @dataclass(frozen=True)
 class Path:
+    """The nodes that gradients go back through, in execution order."""
+
     nodes: list[ir.Node]
     active: set[ir.Value]
     """Values that depend differentiably on what is differentiated."""
@@ -72,10 +74,11 @@ def is_piecewise_constant(node: ir.Node) -> bool:
 
 
 def missing(node: ir.Node, rules: RuleSet, opset: int, path: list[ir.Node]) -> Unsupported:
+    """The error for a node without a rule."""
     full = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     count = sum((n.domain, n.op_type) == (node.domain, node.op_type) for n in path)
     return Unsupported(
         f"{full} {node.name!r} (opset {opset}; {count} such on the path): rule set {rules.name!r} has no rule for it. "
-        f"{nearest(node.op_type, rules.operators())}. Take the gradient with respect to a tensor behind the node (wrt=), "
+        f"{nearest(node.op_type, rules.operators())}. Take the gradient with respect to a tensor behind it (wrt=), "
         f"or add a rule: RuleSet({rules.name!r}).rule({node.op_type!r})."
     )

@@ -12,10 +12,10 @@ import onnx_ir as ir
 if TYPE_CHECKING:
     from onnxplain_convert.grad.backward import Backward
 
-Rule = Callable[["Backward"], "ir.Value | None | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value | None]"]
+Rule = Callable[["Backward"], "ir.Value | Sequence[ir.Value | None] | Mapping[ir.Value, ir.Value | None] | None"]
 """Takes what a rule sees, returns the gradient of every input (None: no gradient), or one value for the first input, or
-(control flow) a mapping from what the node reads to its gradient. A gradient may have the shape of the broadcast result:
-the walk sums it to its input's shape."""
+(control flow) a mapping from what the node reads to its gradient. A gradient may have the broadcast shape: the walk
+sums it to its input's shape."""
 
 Key = tuple[str, str, int]
 """(domain, operator, since_version): the rule holds from that version of the operator on."""
@@ -27,7 +27,7 @@ State = Literal["rule", "no gradient", "missing"]
 class RuleSet:
     """Rules by (domain, operator, since_version), derived from ``parent`` where this set is silent.
 
-    Three states per operator: it has a rule, it has no gradient *on purpose* (``no_gradient`` says why), or it is missing.
+    Three states per operator: a rule, no gradient *on purpose* (``no_gradient`` says why), or missing.
     """
 
     name: str
@@ -85,7 +85,7 @@ class RuleSet:
         return None
 
     def operators(self) -> set[str]:
-        """All operators with a rule here or in a parent, as ``domain::operator`` (plain where the domain is ai.onnx)."""
+        """All operators with a rule here or in a parent, as ``domain::operator`` (plain in ai.onnx)."""
         return {f"{d}::{op}" if d else op for rules in self.lineage() for d, op, _ in rules.rules}
 
     def lineage(self) -> Iterable[RuleSet]:
@@ -96,6 +96,7 @@ class RuleSet:
 
 
 def since_version(domain: str, op_type: str, opset: int) -> int:
+    """The version of the operator that this opset has."""
     try:
         return onnx.defs.get_schema(op_type, opset, domain).since_version
     except onnx.defs.SchemaError:

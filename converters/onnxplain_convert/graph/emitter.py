@@ -187,7 +187,8 @@ class Emitter:
         names = {v: f"i{k}" for k, v in enumerate(dict.fromkeys(present))}
         data = {}
         for v in names:
-            a = const_array(v) if v.is_initializer() and v.const_value is not None and v.const_value.size <= 64 else None
+            small = v.is_initializer() and v.const_value is not None and v.const_value.size <= 64
+            a = const_array(v) if small else None
             if a is not None and a.dtype.kind in "iu":
                 data[names[v]] = onnx.numpy_helper.from_array(a, names[v])
         proto = onnx.NodeProto(op_type=node.op_type)
@@ -264,11 +265,13 @@ class Emitter:
                 return self.typed(self.emit("Expand", x, np.asarray(target, np.int64)), like)
         return self.typed(self.emit("Expand", x, self.shape(like)), like)
 
-    def zeros_like(self, like: ir.Value, dtype: ir.DataType | None = None) -> ir.Value:
-        dtype = dtype or like.dtype
-        assert dtype is not None
-        fill = ir.tensor(np.zeros(1, dtype.numpy()), name="value")
-        return self.typed(self.emit("ConstantOfShape", self.shape(like), value=fill), like)
+    def zeros_like(self, like: ir.Value) -> ir.Value:
+        return self.typed(self.zeros(self.shape(like), like), like)
+
+    def zeros(self, shape: ir.Value, like: ir.Value) -> ir.Value:
+        """Zeros of a computed shape, in the dtype of ``like``."""
+        assert like.dtype is not None, f"{like.name} has no type. This is a bug."
+        return self.emit("ConstantOfShape", shape, value=ir.tensor(np.zeros(1, like.dtype.numpy()), name="value"))
 
     def sum_to(self, g: ir.Value, like: ir.Value) -> ir.Value:
         """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``."""

@@ -1,4 +1,4 @@
-"""DeconvNet (Zeiler & Fergus 2014): at a gate the signal going back is rectified, and the forward pass is not looked at."""
+"""DeconvNet (Zeiler & Fergus 2014): at a gate the signal going back is rectified, whatever the forward pass did."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ DECONVNET = RuleSet("deconvnet", parent=GRADIENT)
 
 @DECONVNET.rule(*ACTIVATIONS, *SPELLINGS)
 def deconvnet(b: Backward) -> Gradients:
+    """1[g > 0] * g."""
     index = gated(b.node)
     if index is None:
         return b.vjp()

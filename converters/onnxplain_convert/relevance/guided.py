@@ -16,6 +16,7 @@ GUIDED = RuleSet("guided", parent=GRADIENT)
 
 @GUIDED.rule(*ACTIVATIONS, *SPELLINGS)
 def guided(b: Backward) -> Gradients:
+    """1[x > 0] * 1[g > 0] * f'(x) * g."""
     index = gated(b.node)
     if index is None:
         return b.vjp()

@@ -11,6 +11,7 @@ from onnxplain_convert.grad.rules import (
     linear,
     losses,
     movement,
+    normalisation,
     pooling,
     recurrent,
     reductions,
@@ -29,6 +30,7 @@ FAMILIES = (
     losses.RULES,
     convolution.RULES,
     pooling.RULES,
+    normalisation.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

@@ -115,7 +115,7 @@ def _reversed(op: Emitter, x: ir.Value) -> ir.Value:
 
 @RULES.rule("Loop")
 def loop(b: Backward) -> ByValue:
-    """As Scan; the number of steps is what the forward loop made of its condition, and steps are looked up by number."""
+    """As Scan; how many steps there were is what the forward loop made of its condition."""
     op, forward = b.op, b.node.attributes["body"].as_graph()
     carried = [b.input(i) for i in range(2, len(b.inputs))]
     if any(not isinstance(v.type, ir.TensorType) for v in carried):

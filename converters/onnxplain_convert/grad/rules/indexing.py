@@ -38,9 +38,7 @@ def gather(b: Backward) -> ir.Value:
 
 @RULES.rule("GatherElements")
 def gather_elements(b: Backward) -> ir.Value:
-    return b.op.ScatterElements(
-        b.op.zeros_like(b.x), b.input(1), b.g, axis=b.attr("axis", 0), reduction="add"
-    )
+    return b.op.ScatterElements(b.op.zeros_like(b.x), b.input(1), b.g, axis=b.attr("axis", 0), reduction="add")
 
 
 @RULES.rule("GatherND")
@@ -91,12 +89,10 @@ def scatter_nd(b: Backward) -> Gradients:
     return _scattered(b, read, write)
 
 
-def _scattered(
-    b: Backward, read: Callable[[ir.Value], ir.Value], write: Callable[..., ir.Value]
-) -> Gradients:
+def _scattered(b: Backward, read: Callable[[ir.Value], ir.Value], write: Callable[..., ir.Value]) -> Gradients:
     """What was overwritten gets nothing, what was written gets the gradient of where it went.
 
-    A product shares it among its factors, a maximum or minimum equally among those that attain it (torch.scatter_reduce).
+    A product shares it among its factors, a maximum equally among those that attain it (torch.scatter_reduce).
     """
     op, x, updates, g, reduction = b.op, b.input(0), b.input(2), b.g, b.attr("reduction", "none")
     if reduction == "none":
@@ -145,6 +141,4 @@ def compress(b: Backward) -> ir.Value:
 @RULES.rule("ReverseSequence")
 def reverse_sequence(b: Backward) -> ir.Value:
     """It is its own inverse."""
-    return b.op.ReverseSequence(
-        b.g, b.input(1), batch_axis=b.attr("batch_axis", 1), time_axis=b.attr("time_axis", 0)
-    )
+    return b.op.ReverseSequence(b.g, b.input(1), batch_axis=b.attr("batch_axis", 1), time_axis=b.attr("time_axis", 0))

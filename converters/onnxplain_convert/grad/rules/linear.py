@@ -60,7 +60,7 @@ def _rank(b: Backward, value: ir.Value) -> int:
     shape = dims(value)
     if shape is None:
         raise Unsupported(
-            f"{b.node.op_type} {b.node.name!r}: the rank of {value.name!r} is not known. Give the model's inputs shapes "
+            f"{b.node.op_type} {b.node.name!r}: the rank of {value.name!r} is not known. Give the inputs shapes "
             "(symbolic axes will do), so that shape inference can find it."
         )
     return len(shape)

@@ -60,11 +60,8 @@ def concat(b: Backward) -> Gradients:
     axis = b.attr("axis")
     sizes = [b.op.dim(b.input(i), axis) for i in range(len(b.inputs))]
     known = [const_array(size) for size in sizes]
-    split = (
-        b.op.ints(*(int(k[0]) for k in known))
-        if all(k is not None for k in known)
-        else b.op.Concat(*sizes, axis=0)
-    )
+    constant = [int(k[0]) for k in known if k is not None]
+    split = b.op.ints(*constant) if len(constant) == len(sizes) else b.op.Concat(*sizes, axis=0)
     parts: Gradients = b.op.emit("Split", b.g, split, axis=axis, outputs=len(b.inputs))
     return parts
 
@@ -78,7 +75,7 @@ def split(b: Backward) -> ir.Value:
 
 @RULES.rule("Slice")
 def slice_(b: Backward) -> ir.Value:
-    """Each sliced axis is put back: by zero padding where the step is 1, else by gathering through the inverse index."""
+    """Each sliced axis is put back: by zero padding where the step is 1, else through the inverse index."""
     axes = _slice_axes(b)
     if axes is None:
         return _unslice_flat(b)
@@ -108,9 +105,9 @@ def _slice_axes(b: Backward) -> list[int] | None:
     """The sliced axes, None where only a run can tell."""
     shape, count = dims(b.x), static_dims(b.input(1))
     axes = const_array(b.inputs[3]) if b.has(3) else None
-    if shape is None or (b.has(3) and axes is None) or (axes is None and count is None):
-        return None
-    return [int(a) % len(shape) for a in (np.arange(count[0]) if axes is None else axes)]
+    if axes is None and count is not None and not b.has(3):
+        axes = np.arange(count[0])
+    return None if shape is None or axes is None else [int(a) % len(shape) for a in axes]
 
 
 def _unslice_flat(b: Backward) -> ir.Value:
@@ -154,7 +151,7 @@ def _unslice(b: Backward, g: ir.Value, k: int, axis: int) -> ir.Value:
 
 @RULES.rule("Pad")
 def pad(b: Backward) -> Gradients:
-    """Constant mode crops ``g``; the other modes copied elements of x, whose gradients are added up where they came from."""
+    """Constant mode crops ``g``; the other modes copied elements of x: what they got is added up where it came from."""
     mode = b.attr("mode", "constant")
     axes = b.input(3) if b.has(3) else None
     if mode == "constant":
@@ -205,7 +202,7 @@ def _unpad(b: Backward, g: ir.Value, k: int, axis: int, count: int, mode: str) -
     perm = [axis, *(i for i in range(rank) if i != axis)]
     moved = op.Transpose(g, perm=perm) if axis else g
     shape = op.Concat(op.dim(b.x, axis), op.Slice(op.Shape(moved), [1], [rank]), axis=0) if rank > 1 else op.dim(b.x, 0)
-    zeros = op.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, b.g.dtype.numpy()), name="value"))
+    zeros = op.zeros(shape, b.g)
     summed = op.ScatterND(zeros, op.Unsqueeze(source, [1]), moved, reduction="add")
     return op.Transpose(summed, perm=[int(i) for i in np.argsort(perm)]) if axis else summed
 

@@ -77,42 +77,42 @@ def layer_normalization(b: Backward) -> Gradients:
 
 @RULES.rule("InstanceNormalization")
 def instance_normalization(b: Backward) -> Gradients:
-    """y = x^ scale + bias, x^ over the spatial axes of each channel."""
-    op = b.op
-    axes = tuple(range(2, _rank(b.x)))
-    s = standardised(op, b.x, axes, b.attr("epsilon", 1e-5))
-    gx = s.pull(op, op.Mul(b.g, _per_channel(op, b.input(1), b.x))) if b.wants(0) else None
-    return gx, *_affine(b, s.hat)
+    """y = x^ scale + bias, x^ over the elements of each channel."""
+    return _group_normalization(b, 0, per_channel=True)
 
 
 @RULES.rule("GroupNormalization", since=21)
 def group_normalization(b: Backward) -> Gradients:
     """y = x^ scale + bias, x^ over groups of channels, scale and bias per channel."""
-    op = b.op
-    s = _grouped(b)
-    gx = None
-    if b.wants(0):
-        h = _in_groups(b, op.Mul(b.g, _per_channel(op, b.input(1), b.x)))
-        gx = op.reshape_like(s.pull(op, h), b.x)
-    hat = op.reshape_like(s.hat, b.x) if b.wants(1) else b.x
-    return gx, *_affine(b, hat)
+    return _group_normalization(b, b.attr("num_groups"), per_channel=True)
 
 
 @RULES.rule("GroupNormalization")
 def group_normalization_18(b: Backward) -> Gradients:
     """The same with scale and bias per group: versions 18 to 20."""
-    op = b.op
-    s, g = _grouped(b), _in_groups(b, b.g)
-    gx = None
+    return _group_normalization(b, b.attr("num_groups"), per_channel=False)
+
+
+def _group_normalization(b: Backward, groups: int, *, per_channel: bool) -> Gradients:
+    """As (n, groups, elements of a group), standardised over the last axis; groups = 0: one per channel."""
+    op, rows, parts = b.op, [0, groups, -1], [0, 0, -1] if per_channel else [0, groups, -1]
+    s = standardised_behind(op, op.Reshape(b.x, rows), 2, b.attr("epsilon", 1e-5))
+    g = op.Reshape(b.g, parts)
+    gx = gscale = gbias = None
     if b.wants(0):
-        gx = op.reshape_like(s.pull(op, op.Mul(g, op.Unsqueeze(b.input(1), [1]))), b.x)
-    gscale = op.ReduceSum(op.Mul(g, s.hat), [0, 2], keepdims=0) if b.wants(1) else None
-    return gx, gscale, op.ReduceSum(g, [0, 2], keepdims=0) if b.wants(2) else None
+        h = op.Mul(g, op.Unsqueeze(b.input(1), [1]))
+        gx = op.reshape_like(s.pull(op, op.Reshape(h, rows) if rows != parts else h), b.x)
+    if b.wants(1):
+        hat = op.Reshape(op.reshape_like(s.hat, b.x), parts) if rows != parts else s.hat
+        gscale = op.ReduceSum(op.Mul(g, hat), [0, 2], keepdims=0)
+    if b.wants(2):
+        gbias = op.ReduceSum(g, [0, 2], keepdims=0)
+    return gx, gscale, gbias
 
 
 @RULES.rule("BatchNormalization")
 def batch_normalization(b: Backward) -> Gradients:
-    """y = (x - mean) / sqrt(var + epsilon) scale + bias, with given statistics or, in training mode, the batch's own."""
+    """y = (x - mean) / sqrt(var + epsilon) scale + bias, with given statistics, or in training mode the batch's."""
     if b.attr("training_mode", 0):
         return _training_batch_normalization(b)
     op, x, g = b.op, b.x, b.g
@@ -151,7 +151,9 @@ def _training_batch_normalization(b: Backward) -> Gradients:
         if k == 1:  # d var / dx = 2 (x - mean) / n
             share = op.Mul(op.Mul(share, 2.0), op.Div(s.hat, s.inv))
         gx = _plus(op, gx, share)
-    return gx, *(_like(op, v, b.inputs[i]) for i, v in enumerate(_affine(b, s.hat), 1)), *given
+    gscale = _like(op, _channel_sum(op, op.Mul(b.g, s.hat)), b.input(1)) if b.wants(1) else None
+    gbias = _like(op, _channel_sum(op, b.g), b.input(2)) if b.wants(2) else None
+    return gx, gscale, gbias, *given
 
 
 @RULES.rule("MeanVarianceNormalization")
@@ -163,8 +165,9 @@ def mean_variance_normalization(b: Backward) -> ir.Value:
     std = op.Sqrt(op.ReduceMean(op.Mul(centred, centred), axes, keepdims=1))
     below = op.Add(std, 1e-9)
     g = op.Sub(b.g, op.ReduceMean(b.g, axes, keepdims=1))
-    along = op.Div(op.ReduceMean(op.Mul(b.g, centred), axes, keepdims=1), op.Mul(below, op.Max(std, 1e-30)))
-    return op.Div(op.Sub(g, op.Mul(centred, along)), below)
+    slope = op.Div(centred, op.Where(op.Equal(std, 0.0), 1.0, std))  # of std in x, times n
+    along = op.Div(op.ReduceMean(op.Mul(b.g, centred), axes, keepdims=1), below)
+    return op.Div(op.Sub(g, op.Mul(slope, along)), below)
 
 
 @RULES.rule("LpNormalization")
@@ -173,10 +176,12 @@ def lp_normalization(b: Backward) -> ir.Value:
     op, axis = b.op, [b.attr("axis", -1)]
     one = b.attr("p", 2) == 1
     norm = op.ReduceL1(b.x, axis, keepdims=1) if one else op.ReduceL2(b.x, axis, keepdims=1)
-    slope = op.Sign(b.x) if one else b.y
-    gx = op.Sub(b.g, op.Mul(slope, op.ReduceSum(op.Mul(b.g, b.y), axis, keepdims=1)))
     origin = op.Equal(norm, 0.0)
-    return op.Where(origin, 0.0, op.Div(gx, op.Where(origin, 1.0, norm)))
+    norm = op.Where(origin, 1.0, norm)
+    y = op.Div(b.x, norm)
+    slope = op.Sign(b.x) if one else y
+    gx = op.Sub(b.g, op.Mul(slope, op.ReduceSum(op.Mul(b.g, y), axis, keepdims=1)))
+    return op.Where(origin, 0.0, op.Div(gx, norm))
 
 
 @RULES.rule("LRN")
@@ -192,29 +197,14 @@ def local_response_normalization(b: Backward) -> ir.Value:
         raise Unsupported(f"LRN {b.node.name!r}: the number of channels of {b.x.name!r} is not known. Give it a shape.")
     places = np.arange(channels)
     offset = places[None, :] - places[:, None]
-    band = ((offset >= -((size - 1) // 2)) & (offset <= size // 2)).astype(b.g.dtype.numpy())
+    band = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
+    near, far = op.const(band, b.g.dtype), op.const(band.T, b.g.dtype)
     x, g = (op.Reshape(v, [0, 0, -1]) for v in (b.x, b.g))
-    below = op.Add(op.Mul(op.MatMul(band, op.Mul(x, x)), float(alpha / size)), float(bias))
+    below = op.Add(op.Mul(op.MatMul(near, op.Mul(x, x)), float(alpha / size)), float(bias))
     scaled = op.Mul(g, op.Pow(below, float(-beta)))
-    shared = op.MatMul(np.ascontiguousarray(band.T), op.Div(op.Mul(scaled, x), below))
+    shared = op.MatMul(far, op.Div(op.Mul(scaled, x), below))
     gx = op.Sub(scaled, op.Mul(op.Mul(x, float(2 * alpha * beta / size)), shared))
     return op.reshape_like(gx, b.x)
-
-
-def _grouped(b: Backward) -> Standardised:
-    """(n, groups, all elements of a group), standardised over the last axis."""
-    return standardised_behind(b.op, _in_groups(b, b.x), 2, b.attr("epsilon", 1e-5))
-
-
-def _in_groups(b: Backward, value: ir.Value) -> ir.Value:
-    return b.op.Reshape(value, [0, b.attr("num_groups"), -1])
-
-
-def _affine(b: Backward, hat: ir.Value) -> Gradients:
-    """The gradients in a scale and a bias per channel."""
-    op = b.op
-    scale = _channel_sum(op, op.Mul(b.g, hat)) if b.wants(1) else None
-    return scale, _channel_sum(op, b.g) if b.wants(2) else None
 
 
 def _per_channel(op: Emitter, value: ir.Value, x: ir.Value) -> ir.Value:
@@ -247,7 +237,9 @@ def _like(op: Emitter, g: ir.Value | None, like: ir.Value | None) -> ir.Value | 
 def _rank(x: ir.Value) -> int:
     shape = dims(x)
     if shape is None:
-        raise Unsupported(f"the rank of {x.name!r} is not known. Give the model's inputs shapes (symbolic axes will do).")
+        raise Unsupported(
+            f"the rank of {x.name!r} is not known. Give the model's inputs shapes (symbolic axes will do)."
+        )
     return len(shape)
 
 

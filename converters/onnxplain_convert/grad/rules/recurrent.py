@@ -1,7 +1,7 @@
 """RNN, GRU and LSTM: computed again as a Scan over one cell step, and differentiated through that.
 
 The cells are those of the ONNX specification: all activations, both directions, peepholes, clipping, sequence lengths
-(a step beyond its sequence leaves the state alone and gives zeros), ``layout``, ``linear_before_reset``, ``input_forget``.
+(a step beyond its sequence leaves the state alone and gives zeros), ``layout`` and the rest.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class _Net:
         return cls(b, x, hidden)
 
     def outputs(self, cell: Callable[[_Direction], Step], states: int) -> list[ir.Value]:
-        """Y (steps, directions, batch, hidden) and the last states (directions, batch, hidden), in the node's layout."""
+        """Y (steps, directions, batch, hidden) and last states (directions, batch, hidden), in the node's layout."""
         b, op = self.b, self.b.op
         gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[b.node.op_type]
         runs = [self.run(cell(d), d, states) for d in self.directions(states, gates)]
@@ -183,7 +183,7 @@ class _Net:
             axis = 1 if self.b.attr("layout", 0) else 0
             return op.Gather(self.b.input(index), direction, axis=axis)
         size = op.Concat(op.dim(self.x, 1), op.ints(self.hidden), axis=0)
-        return op.ConstantOfShape(size, value=ir.tensor(np.zeros(1, self.x.dtype.numpy()), name="value"))
+        return op.zeros(size, self.x)
 
     def run(self, step: Step, d: _Direction, states: int) -> tuple[ir.Value, ...]:
         """The Scan of one direction: its last states, and H of every step."""
@@ -241,9 +241,7 @@ def _activation(b: Backward, name: str, alphas: object, betas: object) -> Activa
         "Elu": lambda op, x: op.Elu(x, alpha=float(a)),
     }
     if name not in table:
-        raise Unsupported(
-            f"{b.node.op_type} {b.node.name!r}: activation {name!r} is not one of the specification's: {', '.join(table)}"
-        )
+        raise Unsupported(f"{b.node.op_type} {b.node.name!r}: activation {name!r} is none of {', '.join(table)}")
     return table[name]
 
 

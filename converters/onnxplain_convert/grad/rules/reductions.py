@@ -1,4 +1,4 @@
-"""Reductions over axes. What is reduced away comes back by broadcasting; equal maxima share the gradient (torch.amax)."""
+"""Reductions over axes. What is reduced away comes back by broadcasting; equal maxima share (torch.amax)."""
 
 from __future__ import annotations
 
