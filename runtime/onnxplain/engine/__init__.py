@@ -18,7 +18,7 @@ from onnxplain.engine.rowaxis import RowAxis
 from onnxplain.engine.session import Array, OpenSession
 from onnxplain.engine.store import Source
 from onnxplain.engine.weights import check_names
-from onnxplain.errors import BadRequest, OnnxplainError
+from onnxplain.errors import BadRequest, OnnxplainError, Unavailable
 from onnxplain.rows import Job, Outcome
 
 __all__ = ["Engine", "Scheduler"]
@@ -69,6 +69,8 @@ class Engine:
         ``cancelled`` is asked between runs; once it says yes the job is dropped and its future fails with Cancelled.
         """
         try:
+            if not self._close.alive:
+                raise Unavailable("the engine is closed")
             check_rows(job.round.rows)
             check_target(job.target, None)
             path = self._path(job)

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from onnxplain.engine import packing
-from onnxplain.engine.lane import Lane, fail
+from onnxplain.engine.lane import Lane
+from onnxplain.engine.session import Session
 from onnxplain.engine.store import Key, Source, Store
 from onnxplain.engine.task import Task
 from onnxplain.errors import OnnxplainError, Unavailable
@@ -19,6 +21,14 @@ logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 4 * 2**30
 WATCH_SECONDS = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """The run in progress, as the watcher sees it."""
+
+    tasks: tuple[Task, ...]
+    session: Session
 
 
 class Scheduler:
@@ -33,7 +43,8 @@ class Scheduler:
         self._lanes: dict[Hashable, Lane] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._running: tuple[Lane, Callable[[], None]] | None = None
+        self._running: _Running | None = None
+        self._busy = threading.Event()
         self._dropped: list[Source] = []
         self._thread = threading.Thread(target=self._loop, name="onnxplain-scheduler", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="onnxplain-watcher", daemon=True)
@@ -102,9 +113,12 @@ class Scheduler:
                 # Whoever closes with draining does not wait for company.
                 run = packing.choose(views, time.monotonic(), 0.0 if self._closing else self._max_wait)
                 if isinstance(run, packing.Run):
+                    self._busy.set()
                     return self._lanes[run.key], run
                 if self._closing:
+                    self._busy.set()
                     return None
+                self._busy.clear()
                 self._changed.wait(None if run is None else max(0.0, run - time.monotonic()))
 
     def _execute(self, lane: Lane, run: packing.Run) -> None:
@@ -120,7 +134,7 @@ class Scheduler:
             pending = [task.pending for task in lane.active]
             rows, size = packing.fit(pending, lane.sizes)
             with self._changed:
-                self._running = (lane, loaded.session.stop)
+                self._running = _Running(tuple(lane.active), loaded.session)
             lane.run(loaded, rows, size)
         except Exception as error:
             failure = error
@@ -128,7 +142,7 @@ class Scheduler:
                 logger.exception("a run failed")
                 failure = OnnxplainError(f"This is a bug in onnxplain: {error!r}")
             for task in {t.number: t for t in [*lane.active, *joining]}.values():
-                fail(task, failure)
+                task.fail(failure)
             lane.reset()
         finally:
             with self._changed:
@@ -136,24 +150,24 @@ class Scheduler:
 
     def _watch(self) -> None:
         """Stop a run in progress once nobody waits for any of its jobs."""
-        while True:
-            with self._changed:
-                while self._running is None:
-                    if self._closing and not self._thread.is_alive():
-                        return
-                    self._changed.wait(WATCH_SECONDS if self._closing else None)
-                lane, stop = self._running
-                tasks = tuple(lane.active)
-            if tasks and all(_unwanted(task) for task in tasks):
-                stop()
+        while self._thread.is_alive():
+            self._busy.wait()
+            running = self._running
+            if running is not None and all(_is_unwanted(task) for task in running.tasks):
+                with self._changed:
+                    if self._running is running:  # and not the next run of the same session
+                        running.session.stop()
             time.sleep(WATCH_SECONDS)
 
 
-def _unwanted(task: Task) -> bool:
-    return task.future.done() or task.cancelled()
+def _is_unwanted(task: Task) -> bool:
+    try:
+        return task.future.done() or task.cancelled()
+    except Exception:  # the scheduler's thread will ask again, and say so
+        return False
 
 
 def _fail_all(lane: Lane, error: OnnxplainError) -> None:
     for task in [*lane.active, *lane.waiting]:
-        fail(task, error)
+        task.fail(error)
     lane.waiting.clear()

@@ -31,9 +31,7 @@ def check_rows(rows: Rows) -> None:
 def check_target(target: Target, size: int | None) -> None:
     """Raises BadRequest where a position is not one of the ``size`` of the output (None: not known yet)."""
     if not target.index or len(target.index) != len(target.weight):
-        raise BadRequest(
-            f"a target needs as many weights as positions, got {len(target.weight)} for {len(target.index)}"
-        )
+        raise BadRequest(f"a target needs a weight per position, got {len(target.weight)} for {len(target.index)}")
     if not np.all(np.isfinite(target.weight)):
         raise BadRequest("target weights must be finite")
     smallest, largest = min(target.index), max(target.index)

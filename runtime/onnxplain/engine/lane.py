@@ -62,7 +62,7 @@ class Lane:
             try:
                 check_job(loaded.program, task.job)
             except OnnxplainError as error:
-                task.future.set_exception(error)
+                task.fail(error)
             else:
                 fitting.append(task)
         return fitting
@@ -173,23 +173,17 @@ def _settle(task: Task, size: int, names: Sequence[str]) -> None:
     try:
         check_target(task.job.target, size)
         if task.pending == 0:
-            task.future.set_result(task.outcome({t: task.job.inputs[t].shape for t in names}))
-    except Exception as error:
-        task.future.set_exception(error)
+            task.succeed(task.outcome({t: task.job.inputs[t].shape for t in names}))
+    except OnnxplainError as error:
+        task.fail(error)
 
 
 def _is_gone(task: Task) -> bool:
     try:
         gone = task.future.cancelled() or task.cancelled()
     except Exception as error:
-        fail(task, OnnxplainError(f"asking whether a job was cancelled failed: {error!r}"))
+        task.fail(OnnxplainError(f"asking whether a job was cancelled failed: {error!r}"))
         return True
     if gone:
-        fail(task, Cancelled("the caller went away before the job was done"))
+        task.fail(Cancelled("the caller went away before the job was done"))
     return gone
-
-
-def fail(task: Task, error: OnnxplainError) -> None:
-    """Fail the future where it has no result yet."""
-    if not task.future.done():
-        task.future.set_exception(error)

@@ -86,7 +86,7 @@ def open_session(
         session = ort.InferenceSession(model, options, providers=chosen)
     except Exception as error:
         raise _translated(error, "making a session of it") from error
-    got = session.get_providers()
+    got = ", ".join(session.get_providers())
     if PROVIDERS[provider] not in got:
         raise ProviderUnavailable(
             f"{provider} was asked for, but ONNX Runtime fell back to {', '.join(got)}: a driver or library "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,16 @@ class Task:
     @property
     def pending(self) -> int:
         return len(self.job.round.rows) - self.done
+
+    def succeed(self, outcome: Outcome) -> None:
+        """Give the future its outcome, unless it was cancelled or failed by someone else meanwhile."""
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_result(outcome)
+
+    def fail(self, error: Exception) -> None:
+        """Fail the future, unless it has an answer already."""
+        with contextlib.suppress(InvalidStateError):
+            self.future.set_exception(error)
 
     def keep_rows(self, name: str, start: int, values: Array) -> None:
         """Store what a run gave for rows ``start`` and on under ``name``; the whole array is made with the first."""
