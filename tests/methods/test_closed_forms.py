@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 def explained(method: str, gradients: Any, x: Array, baseline: Array | None = None, **options: Any) -> Array:
-    return np.asarray(reduced(method, gradients, x, baseline, **options).attributions["x"])
+    return np.asarray(reduced(method, gradients, x, baseline, **options).attributions["x"], np.float64)
 
 
 def reduced(method: str, gradients: Any, x: Array, baseline: Array | None = None, **options: Any) -> Reduced:

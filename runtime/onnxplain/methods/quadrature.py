@@ -111,12 +111,9 @@ def _gauss_legendre(n: int) -> Rule:
     """Newton's iteration on the three-term recurrence: numpy's leggauss is cubic in n, this is quadratic."""
     x = np.cos(np.pi * (np.arange(n, 0, -1) - 0.25) / (n + 0.5))
     for _ in range(4):
-        before, value = np.ones(n), x.copy()
-        for k in range(2, n + 1):
-            before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
-        slope = n * (before - x * value) / (1 - x * x)
+        value, slope = _legendre(n, x)
         x = x - value / slope
-    weights = 1.0 / ((1 - x * x) * slope**2)
+    weights = 1.0 / ((1 - x * x) * _legendre(n, x)[1] ** 2)
     points, check = (x + 1) / 2, weights.copy()
     if n > 1:
         half = np.polynomial.legendre.legvander(x[::2], len(x[::2]) - 1)
@@ -126,3 +123,11 @@ def _gauss_legendre(n: int) -> Rule:
     for array in (points, weights, check):
         array.setflags(write=False)  # shared by all callers through the cache
     return Rule(points, weights, check)
+
+
+def _legendre(n: int, x: Floats) -> tuple[Floats, Floats]:
+    """The n-th Legendre polynomial and its derivative, within (-1, 1)."""
+    before, value = np.ones_like(x), x.copy()
+    for k in range(2, n + 1):
+        before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
+    return value, n * (before - x * value) / (1 - x * x)

@@ -1,0 +1,1 @@
+"""The steps of one request, in the order in which ``explain`` takes them."""
