@@ -6,7 +6,7 @@ Untouched random networks are nearly constant: batch normalisation is calibrated
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +154,7 @@ def enlivened(module: nn.Module, x: torch.Tensor) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def exported(module: nn.Module, x: torch.Tensor) -> ModelProto:
+def exported(module: nn.Module, x: torch.Tensor, outputs: Sequence[str] = ("y",)) -> ModelProto:
     """``module`` by PyTorch's exporter at opset 20, its first axis dynamic."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export warns about its own use of pytrees
@@ -164,7 +164,7 @@ def exported(module: nn.Module, x: torch.Tensor) -> ModelProto:
             dynamo=True,
             opset_version=20,
             input_names=["x"],
-            output_names=["y"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
