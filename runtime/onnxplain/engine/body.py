@@ -54,6 +54,7 @@ def cut(artifact: Artifact, purpose: Purpose, path: Sequence[str]) -> Body:
         graph, values, outputs = _open(artifact, offered, [*wanted, *asked])
         for y, value in zip(asked, outputs[len(wanted) :], strict=True):
             _silence(graph, values[seed_name(y)], value)
+        del outputs[len(wanted) :]
     _name_rows(graph, outputs, RowAxis.of(manifest))
     _free_names(graph, values)
     n, k = len(gradients), len(purpose.taps)

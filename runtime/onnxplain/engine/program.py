@@ -143,7 +143,7 @@ def _tap(op: Emit, body: Body, purpose: Purpose, axis: RowAxis) -> None:
     """Inner tensors per row, as outputs ``tap/t`` and ``tap/gradient/t``."""
     taps = [(f"tap/{t}", v) for t, v in zip(purpose.taps, body.taps, strict=True)]
     taps += [(f"tap/gradient/{t}", v) for t, v in zip(purpose.tap_gradients, body.tap_gradients, strict=True)]
-    for name, value in taps:
+    for name, value in dict(taps).items():
         shape, squeezed = axis.one_row(value, "layer")
         made = op("Unsqueeze", value, op.ints(0)) if squeezed else value
         op.output(name, made, _dtype(value), [None, *shape])

@@ -20,6 +20,8 @@ class RowAxis:
     """How a model takes rows: the ``symbols`` of its row axis, and the ``fixed`` number of rows if there is one."""
 
     symbols: frozenset[str]
+    inner: frozenset[str]
+    """Symbols of the inputs' other axes."""
     fixed: int | None
     shared: bool
     """False where rows influence each other or there is no row axis: then one row a run."""
@@ -29,17 +31,17 @@ class RowAxis:
         """From the manifest's ``rows``: "independent", "coupled" or "fixed(n)"."""
         leading = {spec.shape[0] for spec in manifest.inputs if spec.shape}
         # A symbol that is also an inner axis of an input, as the length in positions (length,), is not the row axis.
-        inner = {d for spec in manifest.inputs for d in spec.shape[1:]}
+        inner = frozenset(d for spec in manifest.inputs for d in spec.shape[1:] if isinstance(d, str))
         symbols = frozenset(d for d in leading - inner if isinstance(d, str))
         if manifest.rows in ("independent", "coupled"):
-            return cls(symbols, None, manifest.rows == "independent")
+            return cls(symbols, inner, None, manifest.rows == "independent")
         fixed = re.fullmatch(r"fixed\((\d+)\)", manifest.rows)
         if fixed is None or int(fixed[1]) < 1:
             raise BadModel(
                 f"the manifest says rows={manifest.rows!r}; this onnxplain knows independent, coupled and fixed(n): "
                 "convert the model again"
             )
-        return cls(symbols, int(fixed[1]), True)
+        return cls(symbols, inner, int(fixed[1]), True)
 
     def has(self, shape: Sequence[Dim]) -> bool:
         """Is axis 0 of a model input of this shape the row axis?"""
@@ -61,7 +63,7 @@ class RowAxis:
                 "apart; take a layer before or after it"
             )
         # An inner tensor may fold other axes into its first, as windows do, and have a symbol of its own for it.
-        if dims and (not isinstance(dims[0], int) or dims[0] == self.fixed):
+        if dims and (dims[0] not in self.inner if not isinstance(dims[0], int) else dims[0] == self.fixed):
             return dims[1:], False
         if self.shared:
             raise Unsupported(
