@@ -53,7 +53,7 @@ def norm(attributes: dict[str, Any]) -> Truth:
 
 
 @st.composite
-def pools(draw: st.DrawFn, operator: str, **more: st.SearchStrategy[Any]) -> Node:
+def pools(draw: st.DrawFn, /, operator: str, **more: st.SearchStrategy[Any]) -> Node:
     n = draw(st.integers(1, 3))
 
     def each(low: int, high: int) -> list[int]:
@@ -93,7 +93,7 @@ def pools(draw: st.DrawFn, operator: str, **more: st.SearchStrategy[Any]) -> Nod
 def test_max_pool(node: Node, few_values: bool) -> None:
     """With few different values there are ties."""
     if few_values:
-        inputs = {"x": np.sign(node.inputs["x"]).astype(np.float32)}
+        inputs = {"x": np.sign(node.feeds()["x"])}
         node = Node("MaxPool", inputs, node.attributes, shapes=node.shapes)
     check(node, maximum(dict(node.attributes)), ["x"])
 
@@ -150,4 +150,5 @@ class TestGlobalPools:
     @pytest.mark.parametrize("p", [1, 2, 3])
     def test_norm(self, size: tuple[int, ...], shapes: Shapes, p: int) -> None:
         node = Node("GlobalLpPool", {"x": normal(2, 3, *size)}, {"p": p}, shapes=shapes)
-        check(node, lambda x: x.abs().pow(p).sum(list(range(2, x.ndim)), keepdim=True).pow(1 / p), ["x"])
+        # onnx has no reference implementation of it
+        check(node, lambda x: x.abs().pow(p).sum(list(range(2, x.ndim)), keepdim=True).pow(1 / p), ["x"], exact=None)
