@@ -12,10 +12,8 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from benchmarks.measure import Ratio, machine, markdown, milliseconds, relative_
 from benchmarks.networks import NETWORKS, Network, photographs, ready
 from benchmarks.peer import Floats, Peer
 from benchmarks.server import serving
+from benchmarks.tasks import TASKS
 
 HEAD = (
     *("network", "method", "in process ms", "server ms", "Captum ms", "Captum / in process", "Captum / server"),
@@ -32,25 +31,6 @@ HEAD = (
 )
 FORWARD_ROWS = 16
 """Rows of the forward pass that the floor of a method of 50 rows is made of."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One method with the options that make it Captum's."""
-
-    method: str
-    n_rows: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    same_numbers: bool = True
-    """Are both maps the same? Noise is drawn by different generators."""
-
-
-TASKS = (
-    Task("gradient"),
-    Task("integrated_gradients", 50, {"n_steps": 50, "quadrature": "midpoint", "baseline": "zero"}),
-    Task("smoothgrad", 50, {"n_samples": 50, "noise_scale": 0.15, "seed": 1}, same_numbers=False),
-    Task("grad_cam"),
-)
 
 
 def measured(network: Network, folder: Path, repeats: int, provider: str = "cpu") -> Iterator[tuple[object, ...]]:
@@ -64,8 +44,7 @@ def measured(network: Network, folder: Path, repeats: int, provider: str = "cpu"
         target = int(np.argmax(model.predict(x)[artifact.manifest.default_output]))
         many = np.repeat(x, FORWARD_ROWS, axis=0)
         for task in TASKS:
-            options = {"layer": layer, **task.options} if task.method == "grad_cam" else task.options
-            call = {"method": task.method, "target": target, **options}
+            call = task.call(target, layer)
             explain: Callable[[Floats, int, int], Floats] = getattr(peer, task.method)
             batch = peer.fastest_batch(explain, seconds) if task.n_rows > 1 else 1
             contestants: dict[str, Callable[[], object]] = {
@@ -80,7 +59,7 @@ def measured(network: Network, folder: Path, repeats: int, provider: str = "cpu"
             agreement = relative_difference(ours, explain(x, target, batch)) if task.same_numbers else None
             yield (
                 network.name,
-                task.method if task.n_rows == 1 else f"{task.method}, {task.n_rows} rows",
+                task.label,
                 milliseconds(times["ours"]),
                 milliseconds(times["server"]),
                 milliseconds(times["captum"]) + (f" (batch {batch})" if task.n_rows > 1 else ""),
