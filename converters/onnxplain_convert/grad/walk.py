@@ -195,13 +195,22 @@ def _name_gradients(
         with op.scope(gradient_name(rules, f"{t.name}/output")):
             g = op.zeros_like(t) if g is None else g
             named[t] = g if is_free(g) else op.anew(g)
-        named[t].name = gradient_name(rules, _name(t))
+        named[t].name = _free(op, rules, t)
         op.graph.outputs.append(named[t])
     taken.update(named.values())
     for t, g in found.items():
         if t not in named:
             if g in op.emitted and g not in taken:
-                g.name = gradient_name(rules, _name(t))
+                g.name = _free(op, rules, t)
                 taken.add(g)
             named[t] = g
     return named
+
+
+def _free(op: Emitter, rules: str, t: ir.Value) -> str:
+    """``R/t``; in a graph that has it already, ``R^2/t``: the gradient of what holds a gradient."""
+    name, order = gradient_name(rules, _name(t)), 1
+    while name in op.taken:
+        order += 1
+        name = gradient_name(f"{rules}^{order}", _name(t))
+    return name

@@ -39,6 +39,13 @@ def _attribute_key(attribute: ir.Attr) -> str:
     return repr(attribute.value)
 
 
+def _names(graph: ir.Graph) -> set[str | None]:
+    names: set[str | None] = {v.name for v in (*graph.inputs, *graph.initializers.values())}
+    for node in graph.all_nodes():
+        names.update((node.name, *(v.name for v in node.outputs)))
+    return names
+
+
 class Emitter:
     """Emits nodes of the default domain at one opset into one graph.
 
@@ -61,6 +68,8 @@ class Emitter:
         for value in graph.initializers.values():
             self._remember_constant(value)
         self.emitted: set[ir.Value] = set()
+        self.taken: set[str | None] = outer.taken if outer else _names(graph)
+        """Names of nodes and values that were in the model before: one that is differentiated again has such as ours."""
         self._alike: dict[ir.Value, ir.Value] = {}
         for node in graph:
             if not node.domain and node.op_type not in _NOT_SHARED:
@@ -112,8 +121,11 @@ class Emitter:
 
     def unique(self, stem: str) -> str:
         """A name that nothing else in the model has."""
-        n = self._counts[self._scope] = self._counts.get(self._scope, -1) + 1
-        return f"{self._scope}/{stem}_{n}"
+        while True:
+            n = self._counts[self._scope] = self._counts.get(self._scope, -1) + 1
+            name = f"{self._scope}/{stem}_{n}"
+            if name not in self.taken:
+                return name
 
     def _place(self, node: ir.Node, infer: bool = True) -> ir.Node:
         node.name = self.unique(node.op_type)
