@@ -35,12 +35,12 @@ def convert(
     """Turn a model of any framework into an artifact, test it, and write it where ``out_path`` says.
 
     ``source``: path, bytes or ModelProto of an ONNX model; a PyTorch module (with ``example``) or exported program.
-    ``rules``: rule sets baked into the file. ``outputs``: what can be explained (default: every float output, and the
-    logits under probabilities, which are then the default). ``wrt``: tensors to differentiate (default: float inputs,
-    the embedding behind integer ones). ``example``: inputs that make sense, by name or in order. Weights above 1 GiB are
-    always external data, beside the file as ``<name>.data``.
+    ``rules``: rule sets baked into the file. ``outputs``: what can be explained (default: every float output and the
+    logits under probabilities, which come first). ``wrt``: tensors to differentiate (default: float inputs,
+    the embedding behind integer ones). ``example``: inputs that make sense, by name or in order. Weights above 1 GiB
+    are always external data, beside the file as ``<name>.data``.
 
-    Raises BadRequest, NotFound (nearest names), BadModel (broken or unsafe file), Unsupported (an operator without a rule).
+    Raises BadRequest, NotFound (nearest names), BadModel (broken or unsafe file), Unsupported (operator without rule).
     """
     return explainable(
         read(source, example),
@@ -62,12 +62,12 @@ def differentiate(
 ) -> onnx.ModelProto:
     """The model with inputs ``seed/y`` and outputs ``R/t``: the gradient of sum(seed/y * y) under each rule set R.
 
-    The forward pass computes what it did; the result is valid ONNX (opset 18 to 21, IR 10) and can be differentiated again.
-    Defaults: every float input (the embedding behind an integer one), every float output.
+    The forward pass computes what it did; the result is valid ONNX (opset 18 to 21, IR 10) and can be differentiated
+    again. Defaults: every float input (the embedding behind an integer one), every float output.
 
     >>> from onnx import parser
-    >>> square = parser.parse_model('<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] y) { y = Mul(x, x) }')
-    >>> [v.name for v in differentiate(square).graph.output]
+    >>> text = '<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] y) { y = Mul(x, x) }'
+    >>> [v.name for v in differentiate(parser.parse_model(text)).graph.output]
     ['y', 'gradient/x']
     """
     canonical = canonicalise(model)

@@ -1,7 +1,7 @@
 """Canonical form: what differentiation expects of a model, whatever file it came from.
 
-Opset within the window and IR version 10, functions inlined, every node named, constants as initializers, initializers
-no longer inputs, types and shapes known wherever ONNX can infer them, unknown axes of inputs under a symbol of their own.
+Opset within the window and IR version 10, functions inlined, every node named, constants as initializers,
+initializers no longer inputs, types and shapes known wherever ONNX infers them, unknown axes of inputs under a symbol.
 What the model computes is not changed. Inputs, outputs and named nodes keep their names; weights are not copied.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -37,11 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) -> ir.Model:
-    """A canonical copy of a valid model of opset 7 to the newest that the installed onnx knows; weights are shared with it.
+    """A canonical copy of a valid model of opset 7 to the newest that the installed onnx knows; weights are shared.
 
-    With ``inference`` nodes in training mode (BatchNormalization, Dropout) are put into inference mode; what that changed
-    stands in ``result.meta[CHANGES]``. Raises BadModel (not a model, newer than known, checker), Unsupported (an operator
-    that the window cannot express).
+    With ``inference`` nodes in training mode (BatchNormalization, Dropout) are put into inference mode; what that
+    changed stands in ``result.meta[CHANGES]``. Raises BadModel (not a model, newer than known, refused by the checker),
+    Unsupported (an operator that the window cannot express).
     """
     result = parse(model) if isinstance(model, onnx.ModelProto) else model.clone()
     _known_opsets(result)
@@ -104,7 +105,8 @@ def _known_opsets(model: ir.Model) -> None:
                 )
     if model.ir_version > onnx.IR_VERSION:
         raise BadModel(
-            f"IR version {model.ir_version} is newer than the installed onnx {onnx.__version__} knows ({onnx.IR_VERSION}): upgrade onnx"
+            f"IR version {model.ir_version} is newer than the installed onnx {onnx.__version__} knows "
+            f"({onnx.IR_VERSION}): upgrade onnx"
         )
 
 
@@ -131,7 +133,7 @@ def _infer(model: ir.Model, *, strict: bool) -> None:
 
 
 def _inline(model: ir.Model) -> None:
-    """Inline model-local functions; a body of another opset keeps its own version on each node until it is converted."""
+    """Inline model-local functions; nodes of a body with another opset keep that version until they are converted."""
     for function in model.functions.values():
         opset = function.opset_imports.get("")
         if opset is not None and opset != model.opset_imports.get("", opset):
@@ -162,7 +164,7 @@ def _spell_out_defaults(model: ir.Model) -> None:
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         opset = node.version or model.opset_imports.get(node.domain, 0)
         if node.domain == "" and onnx.defs.has(node.op_type, opset, ""):
-            schema = onnx.defs.get_schema(node.op_type, opset, "")
+            schema: Any = onnx.defs.get_schema(node.op_type, opset, "")  # onnx's stubs lack the function bodies
             if schema.has_function:
                 spell_out_defaults(node, schema)
 
@@ -174,7 +176,7 @@ def _drop_newer_than_ir(model: ir.Model) -> None:
 
 
 def _name_unknown_axes(model: ir.Model) -> None:
-    """Every unknown axis of an input gets a symbol; two inputs never share one, since nobody said that they are equal."""
+    """Every unknown axis of an input gets a symbol; no two share one, since nobody said that they are equal."""
     taken = {str(d.value) for v in model.graph.inputs if v.shape for d in v.shape if isinstance(d, ir.SymbolicDim)}
     for value in model.graph.inputs:
         if value.shape is None:

@@ -12,13 +12,13 @@ _SMALL = 1024
 
 
 def without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The graph as a proto in which large initializers are inputs: cheap to serialise, and enough to check or infer from."""
+    """The graph as a proto with large initializers as inputs: cheap to serialise, enough to check or infer from."""
     light = model.clone()
     for value in list(light.graph.initializers.values()):
         tensor = value.const_value
         if tensor is None or tensor.nbytes > _SMALL:
             if tensor is not None:
-                value.shape, value.type = ir.Shape(tensor.shape), ir.TensorType(tensor.dtype)
+                value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
                 value.const_value = None
             light.graph.initializers.pop(value.name or "")
             if value not in light.graph.inputs:
@@ -28,7 +28,7 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
 
 
 def infer(model: ir.Model, *, strict: bool) -> None:
-    """Write inferred types and shapes onto the values, in place. Raises BadModel where ``strict`` and types contradict."""
+    """Write inferred types and shapes onto the values. Raises BadModel where ``strict`` and they contradict."""
     try:
         proto = onnx.shape_inference.infer_shapes(
             without_weights(model), check_type=strict, strict_mode=strict, data_prop=True

@@ -20,9 +20,9 @@ def random_feeds(
 ) -> dict[str, Array] | None:
     """One array per input with ``n`` rows where the first axis is free, unknown other axes of length ``size``.
 
-    Rows differ: standard normal values, indices below the height of the table that they are looked up in, other integers
-    (masks) one. An ``example`` is kept as the first rows, and followed by noisy copies of it. None where an input has no
-    known rank or a type that cannot be made up.
+    Rows differ: standard normal values, indices below the height of the table that they are looked up in; other
+    integers (masks) are one. An ``example`` is kept as the first rows, and followed by noisy copies of it. None where
+    an input has no known rank or a type that cannot be made up.
     """
     feeds = {}
     for value in model.graph.inputs:

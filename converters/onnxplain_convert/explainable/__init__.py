@@ -1,4 +1,4 @@
-"""From a source to an artifact: forward graph, gradients, manifest, checked by running it, written whole or not at all."""
+"""From a source to an artifact: forward graph, gradients, manifest; checked by running, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from onnxplain_convert.explainable.layers import layers
 from onnxplain_convert.explainable.logits import expose_logits
 from onnxplain_convert.explainable.saving import save
 from onnxplain_convert.explainable.select import differentiated, explained
-from onnxplain_convert.frontends.source import Source
+from onnxplain_convert.frontends.source import Array, Source
 from onnxplain_convert.grad.kinks import KINKED
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.grad.walk import Differentiated, differentiate_graph
@@ -137,7 +137,7 @@ def with_gradients(manifest: Manifest, walked: Differentiated, forward: Sequence
 def verified(
     artifact: Artifact, source: Source, batch: Batch, gates: Mapping[str, str], rng: np.random.Generator
 ) -> Manifest:
-    """The manifest with the parity measured. Raises BadModel or Unsupported where the artifact is not what it should be."""
+    """The manifest with the parity measured. Raises Unsupported where the artifact is not what it should be."""
     check_file(artifact.model)
     manifest = artifact.manifest
     if batch.feeds is None or batch.together is None or batch.run is None:
@@ -150,13 +150,21 @@ def verified(
         theirs = source.run(batch.feeds)
     except Exception as error:  # the source's own engine: whatever it raises, there is nothing to compare with
         theirs, notes["parity"] = {}, f"not measured: {str(error)[:200]}"
-    measured = parity(Probe.at(artifact, run, batch.run, batch.feeds, (), rng).found, theirs)
     probe = Probe.at(artifact, run, batch.run, batch.together, taps, rng)
+    measured = parity(_rows_of(batch, probe.found), {y: theirs[y] for y in manifest.explained if y in theirs})
     slope = check_gradients(probe)
     if slope is not None:
         measured["gradient/slope"] = slope
     check_guided(probe, arriving)
     return dataclasses.replace(manifest, parity=measured, source={**manifest.source, **notes})
+
+
+def _rows_of(batch: Batch, found: Mapping[str, Array]) -> dict[str, Array]:
+    """The rows that the source was run on, which come first."""
+    if batch.rows != "independent" or batch.feeds is None:
+        return dict(found)
+    n = max(len(value) for value in batch.feeds.values() if value.ndim)
+    return {name: value[:n] if value.ndim else value for name, value in found.items()}
 
 
 def check_file(model: ir.Model) -> None:

@@ -1,4 +1,4 @@
-"""The row axis: one symbol on the first axis of every input where the model allows it, and whether rows are independent.
+"""The row axis: one symbol on the first axis of every input where the model allows it; are rows independent?
 
 Nothing is believed: a freed axis is kept only where a batch of different rows gives what each row gives alone.
 """
@@ -21,8 +21,8 @@ from onnxplain_convert.verify import Evaluator, evaluator
 
 Array = NDArray[Any]
 
-ROWS = 3
-"""Rows of the batch that is compared with each row alone."""
+ROWS = 2
+"""Rows of a batch that are compared with each row alone."""
 
 _TOLERANCE = {2: 3e-2, 4: 2e-4, 8: 1e-9}
 """By bytes per number, relative to the output's largest value: kernels round differently for other batch sizes."""
@@ -38,7 +38,7 @@ class Batch:
     feeds: Mapping[str, Array] | None = None
     """One row (or the fixed number) that source and model were seen to run on; None where none could be made up."""
     together: Mapping[str, Array] | None = None
-    """Several rows, where they are independent; else the same as ``feeds``."""
+    """Several rows beginning with those of ``feeds``, where rows are independent; else the same as ``feeds``."""
     run: Evaluator | None = None
     """The settled model, ready to run."""
     note: str = ""
@@ -63,7 +63,7 @@ def settle(
     agrees: bool | None = False
     if candidate is not None:
         run_freed = run if candidate is model else evaluator(candidate)
-        together = random_feeds(candidate, ROWS, _size_of(model, feeds), rng, feeds)
+        together = random_feeds(candidate, max(ROWS, size or 0), _size_of(model, feeds), rng, feeds)
         agrees = _agrees(run, run_freed, outputs, feeds, together, size)
         if agrees:
             return Batch(candidate, "independent", feeds, together, run_freed)
@@ -105,8 +105,9 @@ def _size_of(model: ir.Model, feeds: Mapping[str, Array]) -> int:
 
 
 def freed(model: ir.Model, symbol: str) -> ir.Model | None:
-    """The model with ``symbol`` as the first axis of every input and of constant shapes that repeat it: itself where it has
-    it, else a copy, or None where types and shapes then contradict each other.
+    """The model with ``symbol`` as the first axis of every input, and of constant shapes that repeat that axis.
+
+    Itself where it has it already, else a copy; None where types and shapes then contradict each other.
     """
     shapes = [dims(v) for v in model.graph.inputs]
     if all(not shape or shape[0] == symbol for shape in shapes):
@@ -125,7 +126,7 @@ def freed(model: ir.Model, symbol: str) -> ir.Model | None:
 
 
 def _free_reshapes(model: ir.Model) -> None:
-    """Reshape to a constant shape that begins with the fixed number of rows: take it from the input, or leave it open."""
+    """Reshape to a constant shape beginning with the fixed number of rows: copy it from the input, or leave it open."""
     live: set[ir.Value] = set(model.graph.inputs)
     for node in model.graph:
         if live.isdisjoint(reads(node)):
@@ -143,7 +144,7 @@ def _free_reshapes(model: ir.Model) -> None:
         else:
             first = -1
         tensor = ir.tensor(np.array([first, *shape[1:]], np.int64), name=f"{node.name}/rows_open")
-        value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.val(tensor.name, tensor.dtype, [shape.size], const_value=tensor)
         model.graph.register_initializer(value)
         node.replace_input_with(1, value)
 
@@ -170,6 +171,7 @@ def _agrees(
     if together is None:
         return None
     rows = [name for name, value in together.items() if value.ndim]
+    n = max(len(together[name]) for name in rows)
     try:
         batch = run_freed(together, outputs)
         if size is not None and size != 1:  # rows cannot be run alone at the source: the same rows through both
@@ -181,7 +183,7 @@ def _agrees(
             row = {name: value[i : i + 1] if name in rows else value for name, value in together.items()}
             single = run(row, outputs)
             for name in outputs:
-                if batch[name].ndim == 0 or len(batch[name]) != ROWS or single[name].shape[:1] != (1,):
+                if batch[name].shape[:1] != (n,) or single[name].shape[:1] != (1,):
                     return False
                 if not _close(batch[name][i : i + 1], single[name]):
                     return False

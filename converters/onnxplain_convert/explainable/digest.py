@@ -12,7 +12,7 @@ from onnxplain_convert.inferring import without_weights
 def digest(model: ir.Model) -> str:
     """SHA-256 (hex) over the canonical forward graph and every initializer.
 
-    Does not depend on the file's name, on documentation or metadata, nor on where and in which order weights are stored.
+    Does not depend on the file's name, on documentation or metadata, nor on where and in what order weights are stored.
     """
     proto = without_weights(model)
     graph = proto.graph

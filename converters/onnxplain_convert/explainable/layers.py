@@ -11,8 +11,8 @@ from onnxplain.artifact import Layer
 from onnxplain_convert.graph.shapes import dims, is_float, reads
 
 _WEIGHTED = frozenset({
-    "BatchNormalization", "Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "GroupNormalization",
-    "InstanceNormalization", "LSTM", "LayerNormalization", "MatMul", "PRelu", "RNN",
+    "BatchNormalization", "Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm",
+    "GroupNormalization", "InstanceNormalization", "LSTM", "LayerNormalization", "MatMul", "PRelu", "RNN",
 })  # fmt: skip
 """Operators whose constant float inputs are weights even where they hold a single number."""
 

@@ -11,7 +11,7 @@ _PASSING = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsq
 
 
 def expose_logits(model: ir.Model) -> dict[str, str]:
-    """Add the logits under every trailing Softmax or Sigmoid to the outputs, in place: {probability output: logits output}."""
+    """Add the logits under every trailing Softmax or Sigmoid to the outputs: {probability output: logits output}."""
     found: dict[str, str] = {}
     for output in list(model.graph.outputs):
         logits = logits_of(output)

@@ -16,7 +16,7 @@ EXTERNAL_ABOVE = 2**30
 
 
 def save(model: ir.Model, path: str | Path, *, external_data: bool = False) -> Path:
-    """Write ``path`` (and ``path.data``) through a temporary folder beside it. Raises BadRequest where it cannot be written."""
+    """Write ``path`` (and ``path.data``) through a temporary folder beside it. Raises BadRequest where that fails."""
     path = Path(path)
     external = external_data or weight_bytes(model) > EXTERNAL_ABOVE
     data = path.name + ".data"

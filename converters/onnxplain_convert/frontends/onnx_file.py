@@ -56,7 +56,9 @@ def to_onnx(obj: Any, example: Any = None) -> Source:
 
 def _parsed(data: bytes) -> onnx.ModelProto:
     try:
-        return onnx.ModelProto.FromString(data)
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+        return model
     except DecodeError as error:
         raise BadModel(
             f"not an ONNX model, or a truncated one (protobuf cannot parse its {len(data)} bytes)"

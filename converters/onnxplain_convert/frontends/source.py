@@ -1,4 +1,4 @@
-"""What every frontend hands over: an ONNX model of any opset, where it came from, and the source itself to compare with."""
+"""What every frontend hands over: an ONNX model of any opset, where it is from, and the source to compare with."""
 
 from __future__ import annotations
 

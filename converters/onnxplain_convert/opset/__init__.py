@@ -1,4 +1,4 @@
-"""Brings a model's operators into the opset window that the artifact is written in, without changing what they compute."""
+"""Brings a model's operators into the opset window of the artifact, without changing what they compute."""
 
 from onnxplain_convert.opset.window import HIGHEST, LOWEST, into_window
 

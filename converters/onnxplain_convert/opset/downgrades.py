@@ -1,4 +1,4 @@
-"""How nodes of opset 22 and later are said in opset 21: attributes that have their default, or mean nothing there, are dropped.
+"""How nodes of opset 22 and later are said in opset 21: attributes that mean nothing there are dropped.
 
 Most changes since 21 only added types. Operators that 21 does not have are expanded through ONNX's own function bodies
 (``expand``); what has neither is listed in the error.
@@ -24,6 +24,7 @@ def dequantize_linear_23(site: Site) -> None:
 
 
 def quantize_linear_23(site: Site) -> None:
+    """precision says in what type to divide; before that it was the type of the scale."""
     precision = site.take("precision", 0)
     if precision and precision != int(site.dtype(1)):
         raise site.refuse(f"precision={precision} differs from the type of its scale")

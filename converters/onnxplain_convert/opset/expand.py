@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -10,11 +12,11 @@ from onnxplain_convert.opset.site import Site
 
 
 def function_body(node: ir.Node, version: int, target: int) -> onnx.FunctionProto | None:
-    """The function that defines the node's operator, written for the newest opset up to ``target``, else for ``version``.
+    """The function that defines the node's operator, for the newest opset up to ``target``, else for ``version``.
 
     None where the operator has none. Context-dependent bodies need the types of the node's inputs.
     """
-    schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+    schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)  # onnx's stubs lack the function bodies
     if schema.has_function:
         versions = sorted(schema.function_opset_versions)
         chosen = max((v for v in versions if v <= target), default=versions[0])
@@ -41,7 +43,7 @@ def _parsed(body: bytes | None) -> onnx.FunctionProto | None:
 def _type_of(value: ir.Value | None) -> bytes:
     if value is None or value.type is None:
         return b""
-    return ir.serde.serialize_value(value).type.SerializeToString()
+    return bytes(ir.serde.serialize_value(value).type.SerializeToString())
 
 
 def expand(site: Site, function: onnx.FunctionProto, version: int) -> list[ir.Node]:
@@ -57,8 +59,7 @@ def expand(site: Site, function: onnx.FunctionProto, version: int) -> list[ir.No
     names = [function.output[i] for i in kept]
     del function.output[:]
     function.output.extend(names)
-    body = ir.from_proto(function)
-    assert isinstance(body, ir.Function)
+    body = ir.serde.deserialize_function(function)
     for inner in body.all_nodes():
         inner.version = body.opset_imports.get("", version)
     body.opset_imports.clear()
@@ -69,7 +70,7 @@ def spell_out_defaults(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
     """Give the node every attribute whose default it relies on: function bodies refer to attributes by name."""
     for name, attribute in schema.attributes.items():
         if name not in node.attributes and attribute.default_value.name:
-            node.attributes[name] = ir.from_proto(attribute.default_value)
+            node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
 
 
 def _splice(site: Site, body: ir.Function, outputs: list[ir.Value]) -> list[ir.Node]:

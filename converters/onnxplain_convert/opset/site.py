@@ -64,7 +64,9 @@ class Site:
     def constant(self, suffix: str, array: ArrayLike, dtype: ir.DataType) -> ir.Value:
         """A constant next to the node: an initializer of its graph."""
         tensor = ir.tensor(np.asarray(array, dtype.numpy()), dtype=dtype, name=self.fresh(f"{self.node.name}/{suffix}"))
-        value = ir.Value(name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(dtype), const_value=tensor)
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(dtype), const_value=tensor
+        )
         self.graph.register_initializer(value)
         return value
 

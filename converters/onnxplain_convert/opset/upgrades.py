@@ -34,6 +34,8 @@ def attribute_to_input(name: str, index: int, dtype: ir.DataType | None = INT64,
 
 
 def several(*adapters: Adapter) -> Adapter:
+    """One adapter after the other."""
+
     def adapt(site: Site) -> None:
         for one in adapters:
             one(site)
@@ -42,7 +44,7 @@ def several(*adapters: Adapter) -> Adapter:
 
 
 def softmax(site: Site) -> None:
-    """Up to 12 the input was coerced to two dimensions at ``axis`` (default 1); from 13 one axis (default -1) is meant."""
+    """Up to 12 the input was coerced to two dimensions at ``axis`` (default 1); from 13 it is one axis (default -1)."""
     x = site.node.inputs[0]
     assert x is not None
     axis = site.take("axis", 1)
@@ -66,7 +68,7 @@ def softmax(site: Site) -> None:
 def _rename_after(
     site: Site, y: ir.Value, op: str, more: list[ir.Value], attributes: Mapping[str, object] | None = None
 ) -> None:
-    """Append ``op`` behind the node's output ``y`` so that its result keeps y's name, users and place among the outputs."""
+    """Append ``op`` behind the node's output ``y``; its result takes over y's name, users and place in the outputs."""
     name, y.name = y.name, site.fresh(f"{site.node.name}/before_{op}")
     result = site.insert(op, [y, *more], attributes, after=True)
     result.name, result.type, result.shape = name, y.type, y.shape
@@ -82,6 +84,7 @@ def _rename_after(
 
 
 def batch_normalization_9(site: Site) -> None:
+    """``spatial`` is gone, and was 1 by default."""
     if site.take("spatial", 1) != 1:
         raise site.refuse(
             "spatial=0 (statistics per position) has no later form; export the model again with spatial=1"
@@ -107,6 +110,7 @@ def dropout_10(site: Site) -> None:
 
 
 def upsample_10(site: Site) -> None:
+    """Deprecated: Resize-10 is the same and takes the same inputs."""
     site.node.op_type = "Resize"
 
 
@@ -146,21 +150,25 @@ def resize_13(site: Site) -> None:
 
 
 def roi_align_16(site: Site) -> None:
+    """A new attribute whose default is not the old behaviour."""
     if "coordinate_transformation_mode" not in site.node.attributes:
         site.set("coordinate_transformation_mode", "output_half_pixel")
 
 
 def split_18(site: Site) -> None:
+    """Equal parts have to be counted."""
     if len(site.node.inputs) < 2 or site.node.inputs[1] is None:
         site.set("num_outputs", len(site.node.outputs))
 
 
 def grid_sample_20(site: Site) -> None:
+    """Modes were renamed with the third dimension."""
     mode = site.attribute("mode", "bilinear")
     site.set("mode", {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode))
 
 
 def dft_20(site: Site) -> None:
+    """``axis`` became an input, with another default."""
     site.put(2, site.constant("axis", site.take("axis", 1), INT64))
 
 
@@ -177,10 +185,12 @@ def group_normalization_21(site: Site) -> None:
 
 
 def scan_9(site: Site) -> None:
+    """The batch axis is gone."""
     raise site.refuse("Scan-8 has a batch axis that later versions lack; export the model again at opset 9 or later")
 
 
 def scatter_11(site: Site) -> None:
+    """Deprecated: renamed."""
     site.node.op_type = "ScatterElements"
 
 

@@ -1,4 +1,4 @@
-"""Brings every node of a model into the opset window, one node at a time, up or down, or says which cannot be brought."""
+"""Brings every node of a model into the opset window, one node at a time, up or down; says which cannot be brought."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OLDEST = 7
 def into_window(model: ir.Model, low: int = LOWEST, high: int = HIGHEST) -> list[str]:
     """Convert the default domain to the nearest opset within ``low``..``high``, in place. Returns notes for the user.
 
-    Needs named nodes, inlined functions, and types where there are any. Nodes that carry a ``version`` of their own (from
-    a function with other imports) are taken to be of that opset. Raises Unsupported naming node, operator and version.
+    Needs named nodes, inlined functions, and types where there are any. Nodes that carry a ``version`` of their own
+    (from a function with other imports) are of that opset. Raises Unsupported naming node, operator and version.
     """
     source = model.opset_imports.get("", low)
     if source < OLDEST:
@@ -62,7 +62,7 @@ def _step(site: Site) -> list[ir.Node]:
 
 
 def _since(op: str, version: int) -> int | None:
-    """The version in which the operator got the form it has in opset ``version``; None where there is no such operator."""
+    """The version that the operator's form in opset ``version`` dates from; None where there is no such operator."""
     try:
         return int(onnx.defs.get_schema(op, version, "").since_version)
     except onnx.defs.SchemaError:
@@ -91,7 +91,7 @@ def _down(site: Site) -> list[ir.Node]:
     unknown = [name for name in node.attributes if name not in older.attributes]
     for name in unknown:
         default = schema.attributes[name].default_value
-        if default.name and ir.from_proto(default).value == node.attributes[name].value:
+        if default.name and ir.serde.deserialize_attribute(default).value == node.attributes[name].value:
             node.attributes.pop(name)
     left = [name for name in unknown if name in node.attributes]
     extra = [v for v in node.inputs[older.max_input :] if v is not None]
@@ -110,8 +110,8 @@ def _expanded(site: Site) -> list[ir.Node]:
             if s.domain == "" and s.since_version <= site.target
         }
         raise site.refuse(
-            f"opset {site.target} has no such operator and ONNX defines it by no other ({nearest(site.node.op_type, names)}). "
-            f"Export the model with opset {site.target} or lower"
+            f"opset {site.target} has no such operator and ONNX defines it by no other "
+            f"({nearest(site.node.op_type, names)}). Export the model with opset {site.target} or lower"
         )
     made = expand(site, function, site.version)
     nested = [
