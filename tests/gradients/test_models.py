@@ -18,9 +18,9 @@ from onnx import ModelProto
 from torch import nn
 
 from onnxplain_convert import differentiate
-from tests.gradients.check import run_onnxruntime
 from tests.gradients.conftest import Report
 from tests.gradients.networks import NETWORKS, Network, inputs, network, photographs, trained
+from tests.gradients.runtime import run_onnxruntime
 from tests.reference import Reference, to_float32
 
 Array = NDArray[Any]
