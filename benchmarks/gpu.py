@@ -87,7 +87,7 @@ def subjects() -> Iterator[Subject]:
 
 
 def agreement(subject: Subject, x: NDArray[np.float32]) -> Iterator[tuple[object, ...]]:
-    """Maps of CUDA against those of the CPU: every rule set, for one row, for rows that fill no bucket, and for noise."""
+    """CUDA against the CPU under every rule set: for one row, for rows that fill no bucket, for noise."""
     noisy = {"method": "smoothgrad", "n_samples": 8, "seed": 5}
     with model_on(subject.artifact, "cpu") as cpu, model_on(subject.artifact, "cuda") as cuda:
         for rules in subject.artifact.manifest.rules:
