@@ -201,6 +201,8 @@ def check_gradients(probe: Probe) -> float | None:
     tensors = [t.name for t in probe.manifest.differentiated if t.name in probe.feeds]
     if "gradient" not in probe.manifest.rules or not tensors:
         return None  # an embedding inside the graph: nothing that can be moved from outside
+    if probe.manifest.straight_through:
+        return None  # rounding: the slope is zero nearly everywhere, and the estimator is not that slope
     direction = {t: probe.found[gradient_name("gradient", t)].astype(np.float64) for t in tensors}
     length = float(np.sqrt(sum((d**2).sum() for d in direction.values())))
     size = float(np.sqrt(sum((probe.feeds[t].astype(np.float64) ** 2).sum() for t in tensors)))

@@ -102,6 +102,8 @@ class Manifest:
     """Names of the nodes where guided backpropagation differs from the gradient."""
     zero_gradient: tuple[str, ...] = ()
     """Piecewise constant nodes on the path, whose gradient is zero by definition."""
+    straight_through: tuple[str, ...] = ()
+    """Quantising nodes on the path: rounding was differentiated as the identity inside the representable range."""
     unreachable: tuple[str, ...] = ()
     """Differentiated inputs that cannot influence the explained output (their gradient is an explicit zero)."""
     preprocessing: Preprocessing | None = None
@@ -138,7 +140,7 @@ class Manifest:
                     ),
                     "preprocessing": _preprocessing(raw["preprocessing"]),
                     "labels": _tuple(raw["labels"]),
-                    **{k: tuple(raw[k]) for k in ("explained", "rules", "kinks", "gates", "zero_gradient", "unreachable")},
+                    **{k: tuple(raw[k]) for k in _NAMES},
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -169,6 +171,9 @@ def _preprocessing(raw: Mapping[str, Any] | None) -> Preprocessing | None:
     return Preprocessing(
         **{**raw, "size": _tuple(raw["size"]), "mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
     )
+
+
+_NAMES = ("explained", "rules", "kinks", "gates", "zero_gradient", "straight_through", "unreachable")
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def with_gradients(manifest: Manifest, walked: Differentiated, forward: Sequence
         kinks=tuple(sorted({node.op_type for node in on_path if not node.domain and node.op_type in KINKED})),
         gates=tuple(node.name or "" for node in on_path if gated(node) is not None),
         zero_gradient=walked.zero_gradient,
+        straight_through=walked.straight_through,
         unreachable=walked.unreachable,
     )
 

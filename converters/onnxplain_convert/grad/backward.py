@@ -9,6 +9,12 @@ from typing import Any, Protocol
 import onnx_ir as ir
 
 from onnxplain_convert.graph.emitter import Emitter
+from onnxplain_convert.graph.shapes import is_float
+
+READS_CODES = frozenset({
+    "Cast", "CastLike", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
+})  # fmt: skip
+"""Operators whose own rules take integer codes."""
 
 Gradients = tuple["ir.Value | None", ...]
 
@@ -95,6 +101,18 @@ class Backward:
         if g is not None:
             b = replace(b, gs=(g, *b.gs[1:]))
         return self.walk.standard(b)
+
+    def in_floats(self) -> Backward:
+        """Where the node moves or pools quantised codes: the same node on the codes as floating-point numbers."""
+        codes = {x.dtype for i in self.wanted if not is_float(x := self.input(i))}
+        if not codes or self.node.op_type in READS_CODES:
+            return self
+        g = next(g for g in self.gs if g is not None)
+        inputs = [self.op.Cast(x, to=g.dtype) if x is not None and x.dtype in codes else x for x in self.inputs]
+        attributes = {k: a.value for k, a in self.node.attributes.items()}
+        made = self.op.emit(self.node.op_type, *inputs, outputs=len(self.outputs), **attributes)
+        outputs = made if isinstance(made, tuple) else (made,)
+        return replace(self, node=outputs[0].producer(), inputs=tuple(inputs), outputs=outputs)
 
     def through(self, *outputs: ir.Value) -> Gradients:
         """The rule of an operator that decomposes: ``outputs`` are the node's, computed anew by simpler nodes."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxplain.errors import Unsupported, nearest
-from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.grad.ruleset import QUANTISERS, RuleSet
 from onnxplain_convert.graph.shapes import is_float, reads
 
 
@@ -32,8 +32,8 @@ class Path:
             if active.isdisjoint(reads(node)):
                 continue
             if rules.why_none(node) is None:
-                active.update(v for v in node.outputs if is_float(v))
-            elif is_piecewise_constant(node):
+                active.update(v for v in node.outputs if is_float(v) or carries_codes(node, v, active))
+            if is_piecewise_constant(node) and active.isdisjoint(node.outputs):
                 constant.append(node)
         useful: set[ir.Value] = set(explained)
         path: list[ir.Node] = []
@@ -66,6 +66,15 @@ def between(sources: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> list[ir
             stack.append((node, True))
             stack += [(n, False) for v in reads(node) if v not in sources and (n := v.producer()) and n not in order]
     return list(order)
+
+
+def carries_codes(node: ir.Node, value: ir.Value, active: set[ir.Value]) -> bool:
+    """Is this integer result a quantised number: out of a quantisation, or computed from such?"""
+    if value.dtype is None or value.dtype == ir.DataType.BOOL:
+        return False
+    if node.op_type in QUANTISERS:
+        return value is node.outputs[0]
+    return any(v in active and not is_float(v) for v in node.inputs if v is not None)
 
 
 def is_piecewise_constant(node: ir.Node) -> bool:

@@ -17,6 +17,9 @@ Rule = Callable[["Backward"], "ir.Value | Sequence[ir.Value | None] | Mapping[ir
 (control flow) a mapping from what the node reads to its gradient. A gradient may have the broadcast shape: the walk
 sums it to its input's shape."""
 
+QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"})
+"""Operators that round: the walk goes back through their integer results."""
+
 Key = tuple[str, str, int]
 """(domain, operator, since_version): the rule holds from that version of the operator on."""
 

@@ -18,7 +18,7 @@ from onnxplain.artifact import gradient_name, seed_name
 from onnxplain.errors import NotFound, Unsupported, nearest
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.path import Path, between, missing
-from onnxplain_convert.grad.ruleset import Rule, RuleSet
+from onnxplain_convert.grad.ruleset import QUANTISERS, Rule, RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.shapes import dims, is_float
 
@@ -32,6 +32,8 @@ class Differentiated:
     """Nodes between what is differentiated and what is explained, in execution order."""
     zero_gradient: tuple[str, ...] = ()
     """Piecewise constant nodes on the way from the inputs: their gradient is zero by definition."""
+    straight_through: tuple[str, ...] = ()
+    """Quantising nodes on the path: rounding was differentiated as the identity."""
     unreachable: tuple[str, ...] = ()
     """Differentiated tensors that cannot influence the explained outputs: their gradient is an explicit zero."""
 
@@ -67,6 +69,7 @@ def differentiate_graph(
         gradients={rules: {_name(t): _name(g) for t, g in pairs.items()} for rules, pairs in named.items()},
         path=tuple(n.name or "" for n in path.nodes),
         zero_gradient=tuple(n.name or "" for n in path.constant),
+        straight_through=tuple(n.name or "" for n in path.nodes if n.op_type in QUANTISERS),
         unreachable=tuple(_name(t) for t in sources if t not in path.active or t not in path.useful),
     )
 
@@ -120,6 +123,7 @@ class _Walk:
         b = Backward(self.op, node, tuple(node.inputs), tuple(node.outputs), gs, wanted, self)
         props = {"onnxplain.rule": f"{self.rules.name}/{node.op_type}"}
         with self.op.scope(gradient_name(self.rules.name, node.name or node.op_type), props):
+            b = b.in_floats()
             result = self.rule(self.rules, b)(b)
             if isinstance(result, Mapping):
                 for x, g in result.items():
@@ -127,8 +131,9 @@ class _Walk:
                         yield x, self.fit(b, _name(x), g, x)
                 return
             for i, g in enumerate(self.per_input(b, result)):
-                if g is not None:
-                    yield b.input(i), g
+                x = node.inputs[i]
+                if g is not None and x is not None:
+                    yield x, g
 
     def standard(self, b: Backward) -> Gradients:
         """The rule of the root rule set on the same node."""
@@ -173,7 +178,7 @@ class _Walk:
         wrong = wrong or any(
             isinstance(h, int) and isinstance(w, int) and h != w for h, w in zip(have or (), want or (), strict=False)
         )
-        if g.dtype != x.dtype or wrong:
+        if (g.dtype != x.dtype and is_float(x)) or wrong:
             raise TypeError(
                 f"the rule of {b.node.op_type} {b.node.name!r} gave {where} a gradient of {g.dtype} {have} "
                 f"for a tensor of {x.dtype} {want}. This is a bug in the rule."

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Dim = int | str | None
 Dims = tuple[Dim, ...]
 
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
 
 def dims(value: ir.Value) -> Dims | None:
     """The shape of a value, or None where its rank is unknown."""
@@ -32,8 +34,8 @@ def same(a: Dim, b: Dim) -> bool:
 
 
 def is_float(value: ir.Value) -> bool:
-    """Has this value a floating-point type?"""
-    return value.dtype is not None and value.dtype.is_floating_point()
+    """Has this value a type that can be computed with: float16, bfloat16, float32 or float64?"""
+    return value.dtype in _FLOATS
 
 
 def const_array(value: ir.Value | None) -> NDArray[Any] | None:

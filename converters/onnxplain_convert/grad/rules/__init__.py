@@ -13,6 +13,7 @@ from onnxplain_convert.grad.rules import (
     movement,
     normalisation,
     pooling,
+    quantisation,
     recurrent,
     reductions,
 )
@@ -28,6 +29,7 @@ FAMILIES = (
     control.RULES,
     recurrent.RULES,
     losses.RULES,
+    quantisation.RULES,
     convolution.RULES,
     pooling.RULES,
     normalisation.RULES,

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
-from onnxplain_convert.graph.shapes import const_array
+from onnxplain_convert.graph.shapes import const_array, is_float
 
 RULES = RuleSet("elementwise")
 
@@ -39,7 +39,8 @@ def identity(b: Backward) -> ir.Value:
 
 @RULES.rule("Cast", "CastLike")
 def cast(b: Backward) -> ir.Value:
-    return b.op.Cast(b.g, to=b.x.dtype) if b.x.dtype != b.y.dtype else b.g
+    same = b.x.dtype == b.g.dtype or not is_float(b.x)  # gradients of quantised codes keep a floating-point type
+    return b.g if same else b.op.Cast(b.g, to=b.x.dtype)
 
 
 @RULES.rule("Add")

@@ -1,0 +1,179 @@
+"""Changing the resolution. Resize is linear in its input and works on one axis after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxplain.errors import Unsupported
+from onnxplain_convert.grad.backward import Backward
+from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.shapes import Dim, const_array, dims, same
+
+RULES = RuleSet("resampling")
+
+_ONE = ir.tensor(np.ones(1, np.float32), name="value")
+
+_REPEATS = {
+    ("asymmetric", "floor"),
+    ("tf_half_pixel_for_nn", "floor"),
+    *(
+        (coordinates, rounding)
+        for coordinates in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
+        for rounding in ("round_prefer_floor", "round_prefer_ceil")
+    ),
+}
+"""(coordinates, rounding) under which nearest-neighbour upsampling by a whole factor f takes element o // f for o."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis that a Resize changes: ``scale`` and ``size`` as (1,) tensors, where the node has them; its ``roi``."""
+
+    index: int
+    place: int
+    """Where roi, scales and sizes speak of it."""
+    factor: float | None
+    """Output over input size, where that is known."""
+
+
+@RULES.rule("Resize")
+def resize(b: Backward) -> ir.Value:
+    """y = x A for each axis, so g A'. Whole nearest-neighbour factors are sums over windows."""
+    axes = _resized(b)
+    factors = _repeats(b, axes)
+    op, g = b.op, b.g
+    if factors is not None:
+        if not axes:
+            return g
+        window = {"kernel_shape": factors, "strides": factors}
+        return op.typed(op.Mul(op.AveragePool(g, **window), float(prod(factors))), b.x)
+    rank = len(dims(b.x) or ())
+    for axis in reversed(axes):
+        matrix = _matrix(b, axis)
+        if axis.index == rank - 1:
+            g = op.MatMul(g, op.Transpose(matrix, perm=[1, 0]))
+        elif axis.index == rank - 2:
+            g = op.MatMul(matrix, g)
+        else:
+            perm = list(range(rank))
+            perm[axis.index], perm[-2] = perm[-2], perm[axis.index]
+            g = op.Transpose(op.MatMul(matrix, op.Transpose(g, perm=perm)), perm=perm)
+    return op.typed(g, b.x)
+
+
+def _resized(b: Backward) -> list[_Axis]:
+    """The axes that the node changes, as far as is known."""
+    have, want = dims(b.x), dims(b.y)
+    if have is None or want is None:
+        raise Unsupported(f"Resize {b.node.name!r}: the rank of {b.x.name!r} is not known. Give the model's inputs shapes.")
+    rank = len(have)
+    named = [a % rank for a in b.attr("axes") or range(rank)]
+    scales = const_array(b.inputs[2]) if b.has(2) else None
+    roi = const_array(b.inputs[1]) if b.has(1) else None
+    crops = b.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+    axes = []
+    for place, axis in enumerate(named):
+        factor = _factor(have[axis], want[axis]) if scales is None or not scales.size else float(scales[place])
+        whole = not crops or (roi is not None and roi[place] == 0 and roi[place + len(named)] == 1)
+        if factor != 1 or not whole:
+            axes.append(_Axis(axis, place, factor))
+    return sorted(axes, key=lambda a: a.index)
+
+
+def _factor(have: Dim, want: Dim) -> float | None:
+    if same(have, want):
+        return 1.0
+    return want / have if isinstance(have, int) and isinstance(want, int) and have else None
+
+
+def _repeats(b: Backward, axes: list[_Axis]) -> list[int] | None:
+    """How often each spatial element is repeated, where repeating is all that the node does."""
+    rank = len(dims(b.x) or ())
+    coordinates = b.attr("coordinate_transformation_mode", "half_pixel")
+    rounding = b.attr("nearest_mode", "round_prefer_floor")
+    if b.attr("mode", "nearest") != "nearest" or (coordinates, rounding) not in _REPEATS or not 3 <= rank <= 5:
+        return None if axes else []
+    factors = [1] * (rank - 2)
+    for axis in axes:
+        if axis.index < 2 or axis.factor is None or axis.factor != int(axis.factor):
+            return None
+        factors[axis.index - 2] = int(axis.factor)
+    return factors
+
+
+def _matrix(b: Backward, axis: _Axis) -> ir.Value:
+    """The interpolation along one axis as a matrix (in, out): what the node itself makes of the identity.
+
+    So it has the coordinates, the borders and the rounding of whatever runtime computes the forward pass.
+    """
+    op, n = b.op, _places(b)
+    eye = _identity(b, axis.index)
+    attributes: dict[str, Any] = {k: a.value for k, a in b.node.attributes.items() if k != "axes"}
+    attributes["extrapolation_value"] = None  # a constant, which has no gradient
+    roi = None
+    if b.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        zero, one = (op.const(np.array([v], np.float32), b.input(1).dtype) for v in (0, 1))
+        start, end = (op.Gather(b.input(1), [p]) for p in (axis.place, axis.place + n))
+        roi = op.Concat(zero, start, one, end, axis=0)
+    if _has_scales(b):
+        scales = op.Concat(op.const(np.ones(1, np.float32)), op.Gather(b.input(2), [axis.place]), axis=0)
+        return op.Resize(eye, roi, scales, **attributes)
+    if b.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return _matrix_keeping_aspect(b, axis, eye, attributes)
+    return op.Resize(eye, roi, None, op.Concat(op.dim(b.x, axis.index), op.dim(b.y, axis.index), axis=0), **attributes)
+
+
+def _matrix_keeping_aspect(b: Backward, axis: _Axis, eye: ir.Value, attributes: dict[str, Any]) -> ir.Value:
+    """The scale is that of the tightest axis: the identity is resized beside that axis, and one line of it taken."""
+    op, sizes, shape = b.op, const_array(b.inputs[3]), dims(b.x)
+    named = b.attr("axes") or range(len(shape or ()))
+    have = [(shape or ())[a] for a in named]
+    known = [h for h in have if isinstance(h, int)]
+    if sizes is None or len(known) < len(have):
+        raise Unsupported(f"Resize {b.node.name!r} keeps the aspect ratio: its sizes and the axes {named} must be constant")
+    larger = b.attr("keep_aspect_ratio_policy") == "not_smaller"
+    ratios = np.asarray(sizes) / np.asarray(known)
+    tight = int(np.argmax(ratios) if larger else np.argmin(ratios))
+    loose = 1 if larger else 2**20  # a size that does not bind
+    lines = op.Expand(op.Unsqueeze(eye, [1, 2]), [1, 1, known[tight], 1])
+    both = op.Resize(lines, None, None, [int(sizes[tight]), loose], **attributes, axes=[2, 3])
+    return op.Squeeze(op.Slice(both, [0], [1], [2]), [1, 2])
+
+
+def _identity(b: Backward, axis: int) -> ir.Value:
+    op, size = b.op, b.op.dim(b.x, axis)
+    square = op.ConstantOfShape(op.Concat(size, size, axis=0), value=_ONE)
+    return op.EyeLike(square, dtype=int(b.g.dtype or ir.DataType.FLOAT))
+
+
+def _has_scales(b: Backward) -> bool:
+    """Scales may be there and empty, when sizes are given."""
+    return b.has(2) and not b.has(3)
+
+
+def _places(b: Backward) -> int:
+    return len(b.attr("axes") or dims(b.x) or ())
+
+
+@RULES.rule("SpaceToDepth")
+def space_to_depth(b: Backward) -> ir.Value:
+    return b.op.DepthToSpace(b.g, blocksize=b.attr("blocksize"), mode="DCR")
+
+
+@RULES.rule("DepthToSpace")
+def depth_to_space(b: Backward) -> ir.Value:
+    """SpaceToDepth puts the block's place in front of the channel (DCR); CRD has it behind."""
+    block = b.attr("blocksize")
+    gx = b.op.SpaceToDepth(b.g, blocksize=block)
+    if b.attr("mode", "DCR") == "CRD":
+        shape = dims(b.y) or (None, None)
+        channels = shape[1] if isinstance(shape[1], int) else None
+        parts = b.op.Reshape(gx, [0, block * block, channels if channels is not None else -1, -1])
+        gx = b.op.reshape_like(b.op.Transpose(parts, perm=[0, 2, 1, 3]), b.x)
+    return gx
