@@ -77,9 +77,12 @@ def read_proto(path: Path) -> onnx.ModelProto:
                 f"{path.name}: {size} bytes in one protobuf file, at most {LARGEST} can be read:"
                 " store the weights as external data"
             )
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise BadModel(f"{path.name}: cannot be read ({error.strerror})") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
     except (DecodeError, UnicodeDecodeError) as error:
         raise BadModel(
             f"{path.name}: not an ONNX model, or a truncated one (protobuf cannot parse its {size} bytes)"

@@ -86,7 +86,7 @@ def test_a_ragged_list_is_no_array() -> None:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -107,7 +107,29 @@ def test_numpy_scalars_are_numbers_and_arrays_are_arrays() -> None:
     np.testing.assert_array_equal(codec.item(codec.value(np.eye(2), "o"), "o"), np.eye(2))
 
 
-@pytest.mark.parametrize(("value", "reason"), [(2**63, "64 bits"), (object(), "an? object"), ({1: 2}, "keys are names")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(2**64, "64 bits"), (-(2**63) - 1, "64 bits"), (object(), "an? object"), ({1: 2}, "keys are names")],
+)
 def test_values_without_a_place_on_the_wire(value: Any, reason: str) -> None:
     with pytest.raises(BadRequest, match=reason):
         codec.value(value, "option 'o'")
+
+
+@pytest.mark.parametrize(
+    "target", ["top", 3, -1, "cat", (1, 2), (4, 5, 6), ("cat", 2), ("top", 0), ((1, 2), (3, 4)), np.eye(2)], ids=repr
+)
+def test_a_target_comes_back_the_same(target: Any) -> None:
+    message = pb.Target.FromString(codec.target(target, "target").SerializeToString())
+    np.testing.assert_equal(codec.target_of(message, "target"), target)
+
+
+def test_no_target_is_the_top() -> None:
+    assert codec.target_of(pb.Target(), "target") == "top"
+    assert codec.target_of(codec.target(None, "target"), "target") == "top"
+
+
+@pytest.mark.parametrize("target", [True, object(), 2**63, (1, 2**63), (1, object())])
+def test_what_is_no_target(target: Any) -> None:
+    with pytest.raises(BadRequest, match="target"):
+        codec.target(target, "target")

@@ -78,9 +78,9 @@ def value(item: Any, where: str) -> pb.Value:
         case bool() | np.bool_():
             return pb.Value(bool_value=bool(item))
         case int() | np.integer():
-            if not -(2**63) <= item < 2**63:
-                raise BadRequest(f"{where}: {item} does not fit into 64 bits")
-            return pb.Value(int_value=int(item))
+            if 2**63 <= item < 2**64:
+                return pb.Value(uint_value=int(item))
+            return pb.Value(int_value=_whole(item, where))
         case float() | np.floating():
             return pb.Value(double_value=float(item))
         case str():
@@ -118,3 +118,51 @@ def item(message: pb.Value, where: str) -> Any:
             return {name: item(x, f"{where}[{name!r}]") for name, x in message.map_value.values.items()}
         case _:
             return getattr(message, kind)
+
+
+def target(wanted: Any, where: str) -> pb.Target:
+    """What one row is explained for as a message: "top", a class index or name, a pair, a position or a weighting.
+
+    A tuple of whole numbers is sent as a position: whether two of them are one or a pair, the model's output decides.
+    Raises BadRequest for anything else.
+    """
+    match wanted:
+        case None:
+            return pb.Target(top=pb.Target.Top())
+        case str():
+            return pb.Target(top=pb.Target.Top()) if wanted == "top" else pb.Target(class_name=wanted)
+        case bool():
+            raise BadRequest(
+                f"{where}: {wanted} is not a class; give an index, a name, a pair, a position or a weighting"
+            )
+        case int() | np.integer():
+            return pb.Target(class_index=_whole(wanted, where))
+        case tuple() if all(isinstance(each, int | np.integer) for each in wanted):
+            return pb.Target(position=pb.Target.Position(index=[_whole(each, where) for each in wanted]))
+        case (first, second):
+            return pb.Target(pair=pb.Target.Pair(first=target(first, where), second=target(second, where)))
+        case _:
+            return pb.Target(weighting=tensor(wanted, where))
+
+
+def target_of(message: pb.Target, where: str) -> Any:
+    """The inverse of `target`: "top", an int, a name, a tuple or an array."""
+    match message.WhichOneof("kind"):
+        case "class_index":
+            return message.class_index
+        case "class_name":
+            return message.class_name
+        case "position":
+            return tuple(message.position.index)
+        case "pair":
+            return (target_of(message.pair.first, f"{where}.first"), target_of(message.pair.second, f"{where}.second"))
+        case "weighting":
+            return array(message.weighting, where)
+        case _:
+            return "top"
+
+
+def _whole(number: Any, where: str) -> int:
+    if not -(2**63) <= number < 2**63:
+        raise BadRequest(f"{where}: {number} does not fit into 64 bits")
+    return int(number)

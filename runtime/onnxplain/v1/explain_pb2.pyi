@@ -78,28 +78,6 @@ class Target(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
-    class Pair(_message.Message):
-        """The margin: output `first` minus output `second`."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        FIRST_FIELD_NUMBER: _builtins.int
-        SECOND_FIELD_NUMBER: _builtins.int
-        first: _builtins.int
-        second: _builtins.int
-        def __init__(
-            self,
-            *,
-            first: _builtins.int = ...,
-            second: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
     class Position(_message.Message):
         """A place in an output of several axes (class, y, x; token, class; ...)."""
 
@@ -108,7 +86,9 @@ class Target(_message.Message):
         INDEX_FIELD_NUMBER: _builtins.int
         @_builtins.property
         def index(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """One index per axis of the output without its row axis."""
+            """One index per axis of the output without its row axis. Two indices on an output of one axis are read as a Pair,
+            as in Python.
+            """
 
         def __init__(
             self,
@@ -121,36 +101,64 @@ class Target(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class Pair(_message.Message):
+        """The margin: output `first` minus output `second`; each a class, a position or the top."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        FIRST_FIELD_NUMBER: _builtins.int
+        SECOND_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def first(self) -> Global___Target: ...
+        @_builtins.property
+        def second(self) -> Global___Target: ...
+        def __init__(
+            self,
+            *,
+            first: Global___Target | None = ...,
+            second: Global___Target | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TOP_FIELD_NUMBER: _builtins.int
     CLASS_INDEX_FIELD_NUMBER: _builtins.int
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
     PAIR_FIELD_NUMBER: _builtins.int
     WEIGHTING_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
     class_index: _builtins.int
+    class_name: _builtins.str
+    """A class by the name that the model has for it, see DescribeModelResponse.labels."""
     @_builtins.property
     def top(self) -> Global___Target.Top: ...
+    @_builtins.property
+    def position(self) -> Global___Target.Position: ...
     @_builtins.property
     def pair(self) -> Global___Target.Pair: ...
     @_builtins.property
     def weighting(self) -> Global___Tensor:
         """A weight for every element of one row of the output, in the output's shape."""
 
-    @_builtins.property
-    def position(self) -> Global___Target.Position: ...
     def __init__(
         self,
         *,
         top: Global___Target.Top | None = ...,
         class_index: _builtins.int = ...,
+        class_name: _builtins.str = ...,
+        position: Global___Target.Position | None = ...,
         pair: Global___Target.Pair | None = ...,
         weighting: Global___Tensor | None = ...,
-        position: Global___Target.Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "kind", b"kind", "pair", b"pair", "position", b"position", "top", b"top", "weighting", b"weighting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "class_name", b"class_name", "kind", b"kind", "pair", b"pair", "position", b"position", "top", b"top", "weighting", b"weighting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "kind", b"kind", "pair", b"pair", "position", b"position", "top", b"top", "weighting", b"weighting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_index", b"class_index", "class_name", b"class_name", "kind", b"kind", "pair", b"pair", "position", b"position", "top", b"top", "weighting", b"weighting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["top", "class_index", "pair", "weighting", "position"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["top", "class_index", "class_name", "position", "pair", "weighting"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -169,10 +177,13 @@ class Value(_message.Message):
     TENSOR_VALUE_FIELD_NUMBER: _builtins.int
     LIST_VALUE_FIELD_NUMBER: _builtins.int
     MAP_VALUE_FIELD_NUMBER: _builtins.int
+    UINT_VALUE_FIELD_NUMBER: _builtins.int
     int_value: _builtins.int
     double_value: _builtins.float
     bool_value: _builtins.bool
     string_value: _builtins.str
+    uint_value: _builtins.int
+    """A whole number beyond int64, as a seed may be."""
     @_builtins.property
     def tensor_value(self) -> Global___Tensor: ...
     @_builtins.property
@@ -189,12 +200,13 @@ class Value(_message.Message):
         tensor_value: Global___Tensor | None = ...,
         list_value: Global___ValueList | None = ...,
         map_value: Global___ValueMap | None = ...,
+        uint_value: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "double_value", b"double_value", "int_value", b"int_value", "kind", b"kind", "list_value", b"list_value", "map_value", b"map_value", "string_value", b"string_value", "tensor_value", b"tensor_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "double_value", b"double_value", "int_value", b"int_value", "kind", b"kind", "list_value", b"list_value", "map_value", b"map_value", "string_value", b"string_value", "tensor_value", b"tensor_value", "uint_value", b"uint_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "double_value", b"double_value", "int_value", b"int_value", "kind", b"kind", "list_value", b"list_value", "map_value", b"map_value", "string_value", b"string_value", "tensor_value", b"tensor_value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bool_value", b"bool_value", "double_value", b"double_value", "int_value", b"int_value", "kind", b"kind", "list_value", b"list_value", "map_value", b"map_value", "string_value", b"string_value", "tensor_value", b"tensor_value", "uint_value", b"uint_value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["int_value", "double_value", "bool_value", "string_value", "tensor_value", "list_value", "map_value"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["int_value", "double_value", "bool_value", "string_value", "tensor_value", "list_value", "map_value", "uint_value"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -314,6 +326,7 @@ class ExplainRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
@@ -326,12 +339,19 @@ class ExplainRequest(_message.Message):
         """Every input of the model by name, with its row axis: n rows give n maps. A model of one input takes it under "" too."""
 
     @_builtins.property
+    def target(self) -> Global___Target:
+        """For all rows. Neither this nor `targets`: each row's largest output."""
+
+    @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
-        """None: each row's largest output. One: for all rows. Otherwise one per row."""
+        """One per row."""
 
     @_builtins.property
     def options(self) -> _containers.MessageMap[_builtins.str, Global___Value]:
-        """The method's options by name, see DescribeModel. An unknown one is refused."""
+        """The method's options by name, see DescribeModel; and of every method: `output` (string), which output is explained;
+        `preset` (string), the options of a paper; `seed` (int) of the noise; `check_finite` (bool), off to let NaN and
+        infinities in. An unknown one is refused.
+        """
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -343,13 +363,14 @@ class ExplainRequest(_message.Message):
         model: _builtins.str = ...,
         inputs: _abc.Mapping[_builtins.str, Global___Tensor] | None = ...,
         method: _builtins.str = ...,
+        target: Global___Target | None = ...,
         targets: _abc.Iterable[Global___Target] | None = ...,
         options: _abc.Mapping[_builtins.str, Global___Value] | None = ...,
         fields: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "inputs", b"inputs", "method", b"method", "model", b"model", "options", b"options", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "inputs", b"inputs", "method", b"method", "model", b"model", "options", b"options", "target", b"target", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,7 +517,7 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def scores(self) -> Global___Tensor:
-        """(n,) the explained score of every row."""
+        """(n,) float64: the explained score of every row."""
 
     @_builtins.property
     def baseline_scores(self) -> Global___Tensor:
