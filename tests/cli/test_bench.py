@@ -20,7 +20,7 @@ def test_a_line_for_the_forward_pass_and_every_method(net: Path) -> None:
     assert lines["forward"][1] == "1"
     assert lines["forward"][5] == "1.0"
     assert lines["gradient"][1] == "1"
-    assert lines["smoothgrad"][1] == "4", "the option goes to the method that has it"
+    assert lines["smoothgrad"][1] == "5", "four noisy copies, as asked, and one for the score"
     assert all(float(value) > 0 for value in lines["gradient"][2:])
 
 

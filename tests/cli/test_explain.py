@@ -22,7 +22,7 @@ def test_picture_in_overlay_and_raw_result_out(net: Path, photo: Path, tmp_path:
     said = run(
         "explain", net, photo, "-m", "integrated_gradients", "--n-steps", "7", "-t", "2", "-o", out, "--save", raw, *HOW
     )
-    assert "integrated_gradients of logits: 7 evaluations" in said.stdout
+    assert "integrated_gradients of logits: 9 evaluations" in said.stdout
     assert "signed, summed over the channels" in said.stdout
     assert not said.stderr
 

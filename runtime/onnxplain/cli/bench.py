@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxplain.artifact import TensorSpec
 from onnxplain.cli import console
 from onnxplain.cli.group import Command
-from onnxplain.cli.method_options import method_options, named, taken
+from onnxplain.cli.method_options import method_options, named, taken, those_of
 from onnxplain.cli.pictures import Flags, picture_flags
 from onnxplain.cli.reading import read_input
 from onnxplain.errors import BadRequest, OnnxplainError
@@ -103,10 +103,13 @@ def bench(
         rows = [_row("forward", forward, forward)]
         failed = []
         for method in chosen:
-            taken_by = {name: value for name, value in asked.items() if name in {o.name for o in method.options}}
             try:
                 rows.append(
-                    _row(method.name, measured(partial(loaded.explain, feeds, method.name, **taken_by)), forward)
+                    _row(
+                        method.name,
+                        measured(partial(loaded.explain, feeds, method.name, **those_of(method, asked))),
+                        forward,
+                    )
                 )
             except OnnxplainError as refused:  # a model without spatial layers has no Grad-CAM: measure the others
                 failed.append((method.name, refused))

@@ -39,12 +39,12 @@ def _help_method(context: click.Context, _: click.Parameter, value: str | None) 
         ),
         ("onnxplain explain net.onnx cat.jpg --method smoothgrad --target 281 -o cat.png --save cat.npz", ""),
         (
-            "onnxplain explain net.onnx cat.jpg --method integrated_gradients --baseline black --n-steps 200 -o cat.png",
+            "onnxplain explain net.onnx cat.jpg --method integrated_gradients --baseline black -o cat.png",
             "",
         ),
         (
             "onnxplain explain net.onnx cat.jpg --target 281,282 -o cat.png",
-            "what speaks for class 281 and not for 282?",
+            "what speaks for 281 and not for 282?",
         ),
         ("onnxplain explain net.onnx inputs.npy --save maps.npz", "any input as an array with its batch axis"),
         ("onnxplain explain --help-method integrated_gradients", "one method's options"),
@@ -57,6 +57,8 @@ def _help_method(context: click.Context, _: click.Parameter, value: str | None) 
     "-t", "--target", "wanted", default="top", help="Class number or name, top, or a pair: 281,282 is their difference."
 )
 @click.option("--output", help="Which output to explain.  [default: the logits]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the noise.  [default: drawn, and kept in the result]")
+@click.option("--preset", help="Options of a paper, for example adebayo2018.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Overlay to write (.png keeps how it was made).")
 @click.option("--save", type=click.Path(path_type=Path), help="Raw signed result to write, .npz.")
 @click.option(
@@ -79,6 +81,8 @@ def explain(
     output: str | None,
     out: Path | None,
     save: Path | None,
+    seed: int | None,
+    preset: str | None,
     provider: str,
     sign: str | None,
     percentile: float,
@@ -95,8 +99,6 @@ def explain(
 
     chosen, look = named(method), Look(sign, percentile, opacity)
     flags, asked = Flags.take(options), taken(options)
-    if output is not None:
-        asked["output"] = output
     with console.working(f"loading {model}"):
         loaded = onnxplain.load(model, provider=provider)
     with loaded:
@@ -104,9 +106,17 @@ def explain(
         for text in warnings:
             console.warn(text)
         start = time.perf_counter()
-        with console.working(f"explaining by {chosen.name}"):
+        with console.bar("explaining", "rows") as progress:
+            task = progress.add_task("")
             result = loaded.explain(
-                given.arrays, method=chosen.name, target=target.parse(wanted, loaded.manifest), **asked
+                given.arrays,
+                chosen.name,
+                target.parse(wanted),
+                output=output,
+                preset=preset,
+                seed=seed,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+                **asked,
             )
         seconds = time.perf_counter() - start
         _report(result, loaded.manifest, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +58,15 @@ def taken(options: dict[str, Any]) -> dict[str, Any]:
     values = {name: options.pop(name) for name in by_option()}
     kinds = {name: takers[0][1].kind for name, takers in by_option().items()}
     return {name: _value(value, kinds[name]) for name, value in values.items() if value is not None}
+
+
+def those_of(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the given options those that a method takes, or the method that it averages."""
+    own = {option.name for option in method.options}
+    if "base" in own:
+        base = given.get("base", next(option.default for option in method.options if option.name == "base"))
+        own |= {option.name for option in named(base).options}
+    return {name: value for name, value in given.items() if name in own}
 
 
 def named(name: str) -> Method:

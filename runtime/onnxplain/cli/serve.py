@@ -50,9 +50,9 @@ def serve(
 ) -> None:
     """Serve every .onnx file of a folder over gRPC, each under its file's name.
 
-    Plain ONNX files are converted on the way in. Health (grpc.health.v1) turns SERVING when every model is warm; SIGTERM
-    or Ctrl-C finishes the accepted requests first. There is no encryption and no login: put a proxy before it where
-    others can reach it.
+    Plain ONNX files are converted on the way in. Health (grpc.health.v1) turns SERVING when every model is warm;
+    SIGTERM or Ctrl-C finishes the accepted requests first. There is no encryption and no login: put a proxy before it
+    where others can reach it.
     """
     from onnxplain.serve.limits import MIB, Limits
     from onnxplain.serve.server import serve as run

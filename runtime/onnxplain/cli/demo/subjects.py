@@ -50,6 +50,9 @@ class Subject:
     baseline: str
     reason: str
     """Why this baseline, in a sentence."""
+    layer: str | None = None
+    """Where Grad-CAM looks; None: its default."""
+    layer_reason: str = ""
 
 
 def orientation() -> Subject:
@@ -77,6 +80,9 @@ def orientation() -> Subject:
         ),
         baseline="white",
         reason="white is a page with nothing on it",
+        layer="HardSwish.10",
+        layer_reason="Grad-CAM looks at the layer HardSwish.10, 28 x 28 places: at the network's last layer, 7 x 7, all"
+        " places say nearly the same, since which way up is a question to the page as a whole.",
     )
 
 
