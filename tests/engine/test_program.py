@@ -101,7 +101,7 @@ SEQUENCE = """<ir_version: 10, opset_import: ["": 20]>
 net (float[b,t,3] "input/x", float[b,t] z, int64[b,t] ids, bool[b,t] mask, float[t] positions, float[1] temperature,
      float[b,t,5] "seed/score", float[b] "seed/total")
     => (float[b,t,5] score, float[b] total, float[b,t,3] "gradient/input/x", float[b,t] "gradient/z")
-<int64[1] last = {2}, float[1] zero = {0}, int64[1] both = {-1}>
+<int64[1] last = {2}, float[1] zero = {0}, int64[1] both = {-1}, float[b,t,5] g>
 {
     e = Gather(table, ids)
     xe = Mul("input/x", e)
@@ -290,3 +290,31 @@ def test_masked_logits_do_not_spoil_the_score() -> None:
         outcome = engine.submit(asked).result(60)
     assert np.all(np.isfinite(outcome.scores))
     assert outcome.nonfinite == 0
+
+
+def test_the_backward_pass_of_other_outputs_is_left_out() -> None:
+    program = build(sequence(), Purpose("score", "gradient", ("input/x", "z")))
+    kinds = [node.op_type for node in program.model.graph if not (node.name or "").startswith("onnxplain/")]
+    assert "Expand" not in kinds  # of seed/total
+    assert "ReduceSum" in kinds  # of the gradient of z
+    assert not any("total" in (node.outputs[0].name or "") for node in program.model.graph)
+
+
+@pytest.mark.parametrize("rows", ["coupled", "fixed(1)"])
+def test_a_number_in_and_a_number_out(rows: str) -> None:
+    text = """<ir_version: 10, opset_import: ["": 18]>
+    net (float x, float "seed/y") => (float y, float "gradient/x")
+    {
+        y = Mul(x, x)
+        two = Add(x, x)
+        "gradient/x" = Mul(two, "seed/y")
+    }"""
+    spec, y = TensorSpec("x", "float32", ()), TensorSpec("y", "float32", ())
+    fields = {"inputs": (spec,), "outputs": (y,), "differentiated": (spec,), "stands_for": {"x": "x"}}
+    source = artifact(text, {}, gradients={"gradient": {"x": "gradient/x"}}, rows=rows, **fields)
+    zero = np.zeros(1, np.float32)
+    asked = Job(Round(GRADIENT, line(4)), {"x": np.array(3, np.float32)}, {"x": zero}, TOP)
+    with Engine(source, "cpu") as engine:
+        outcome = engine.submit(asked).result(60)
+    np.testing.assert_allclose(outcome.moments["x"].mean, 9, rtol=1e-6)
+    np.testing.assert_allclose(outcome.scores, 9 * line(4).alpha ** 2, rtol=1e-6)

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxplain.artifact import Artifact, Manifest, gradient_name, seed_name
-from onnxplain.engine.emit import PREFIX, Emit
+from onnxplain.engine.emit import PREFIX
 from onnxplain.engine.rowaxis import ROW, RowAxis
-from onnxplain.errors import BadModel, NotFound, nearest
+from onnxplain.engine.silence import silence, zeros
+from onnxplain.errors import NotFound, nearest
 from onnxplain.rows import Purpose
 
 
@@ -47,13 +49,12 @@ def cut(artifact: Artifact, purpose: Purpose, path: Sequence[str]) -> Body:
         if name not in inner:
             raise NotFound(f"no tensor {name!r} in the model; {nearest(name, inner)}")
 
-    graph, values, outputs = _open(artifact, offered, wanted)
-    others = [y for y in manifest.explained if y != purpose.output and seed_name(y) in seeds]
-    asked = [y for y in others if values[seed_name(y)].uses()]
-    if asked:
-        graph, values, outputs = _open(artifact, offered, [*wanted, *asked])
-        for y, value in zip(asked, outputs[len(wanted) :], strict=True):
-            _silence(graph, values[seed_name(y)], value)
+    others = [y for y in manifest.explained if y != purpose.output] if purpose.rules else []
+    graph, values, outputs = _open(artifact, offered, wanted, others)
+    left = [y for y in others if values[seed_name(y)].uses()]
+    if left:
+        graph, values, outputs = _open(artifact, offered, [*wanted, *left], others)
+        zeros(graph, {values[seed_name(y)]: v for y, v in zip(left, outputs[len(wanted) :], strict=True)})
         del outputs[len(wanted) :]
     _name_rows(graph, outputs, RowAxis.of(manifest))
     _free_names(graph, values)
@@ -70,23 +71,28 @@ def cut(artifact: Artifact, purpose: Purpose, path: Sequence[str]) -> Body:
 
 
 def _open(
-    artifact: Artifact, offered: Sequence[str], wanted: Sequence[str]
+    artifact: Artifact, offered: Sequence[str], wanted: Sequence[str], unexplained: Sequence[str]
 ) -> tuple[ir.Graph, dict[str, ir.Value], list[ir.Value]]:
-    """The cut graph, its inputs by name and its outputs; the graph itself forgets both, for the program to set."""
+    """The cut graph, its inputs by name and its outputs; the graph itself forgets both, for the program to set.
+
+    The backward pass of ``unexplained`` outputs is left out as far as it is known to be zero.
+    """
     graph = artifact.cut(offered, wanted)
-    values, outputs = dict(zip(offered, graph.inputs, strict=True)), list(graph.outputs)
+    values = dict(zip(offered, graph.inputs, strict=True))
+    replaced = silence(graph, [values[seed_name(y)] for y in unexplained])
+    outputs = [_last(v, replaced) for v in graph.outputs]
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    RemoveUnusedNodesPass()(ir.Model(graph, ir_version=artifact.model.ir_version))
     graph.inputs.clear()
     graph.outputs.clear()
     return graph, values, outputs
 
 
-def _silence(graph: ir.Graph, seed: ir.Value, y: ir.Value) -> None:
-    """Put zeros on the seed of an output that is not explained."""
-    if seed.dtype is None:
-        raise BadModel(f"{seed.name!r} has no type: convert the model again")
-    op = Emit(graph)
-    zero = op.constant(0.0, seed.dtype.numpy())
-    ir.convenience.replace_all_uses_with(seed, op("Expand", zero, op("Shape", y)))
+def _last(value: ir.Value, replaced: Mapping[ir.Value, ir.Value]) -> ir.Value:
+    while value in replaced:
+        value = replaced[value]
+    return value
 
 
 def _gradient(manifest: Manifest, rules: str | None, tensor: str) -> str:

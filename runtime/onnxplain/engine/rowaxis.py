@@ -24,7 +24,7 @@ class RowAxis:
     """Symbols of the inputs' other axes."""
     fixed: int | None
     shared: bool
-    """False where rows influence each other or there is no row axis: then one row a run."""
+    """False where rows influence each other or there is no row axis, or room for one row: then one row a run."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> RowAxis:
@@ -41,7 +41,7 @@ class RowAxis:
                 f"the manifest says rows={manifest.rows!r}; this onnxplain knows independent, coupled and fixed(n): "
                 "convert the model again"
             )
-        return cls(symbols, inner, int(fixed[1]), True)
+        return cls(symbols, inner, int(fixed[1]), int(fixed[1]) > 1)
 
     def has(self, shape: Sequence[Dim]) -> bool:
         """Is axis 0 of a model input of this shape the row axis?"""
