@@ -24,7 +24,7 @@ from onnxplain.request.work import Progress, Work, deadline
 
 __all__ = ["Explanation", "Model", "converted", "load"]
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 def load(

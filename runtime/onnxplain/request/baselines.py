@@ -14,7 +14,7 @@ from onnxplain.artifact import Manifest, TensorSpec
 from onnxplain.errors import BadRequest
 from onnxplain.methods.feature_map import channels_last
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 BLUR = 0.1

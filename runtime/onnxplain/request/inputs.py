@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxplain.artifact import Manifest, TensorSpec
 from onnxplain.errors import BadRequest
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Row = dict[str, Array]
 
 

@@ -16,7 +16,7 @@ from onnxplain.request.inputs import Row
 from onnxplain.request.work import Work
 from onnxplain.rows import Job, Purpose, Round, Rows, Target
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 HERE = Rows.table([1.0])
 """One row: the input itself."""
 

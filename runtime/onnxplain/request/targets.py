@@ -49,10 +49,10 @@ def _each(output: Output, targets: Sequence[Any], n: int) -> list[Target]:
 
 def _one(output: Output, target: Any) -> Target:
     match target:
-        case "top" | None:
-            return TOP
         case np.ndarray():
             return _weighting(output, target)
+        case "top" | None:
+            return TOP
         case (first, second) if _is_pair(output, target):
             return _pair(output, first, second)
         case _:
