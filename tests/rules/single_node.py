@@ -62,8 +62,9 @@ class Node:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         for output in model.graph.output:
             if not output.type.tensor_type.HasField("shape"):  # onnx infers nothing for this operator
-                rank = next(iter(given.values())).ndim
-                output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, [None] * rank))
+                x = next(iter(given.values()))
+                kind = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
+                output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, kind, [None] * x.ndim))
         return model
 
     def differentiated(self, wrt: Sequence[str], explained: Sequence[str] = ("y",)) -> ModelProto:
