@@ -40,7 +40,7 @@ def generate(python: Path, out: Path) -> list[Path]:
 
 def main() -> int:
     """Exit code 1 where ``--check`` finds a difference."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description="generate the Python code of the .proto files into runtime/")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the committed code differs")
     parser.add_argument("--python", type=Path, help="an interpreter that has the tools, instead of installing them")
     arguments = parser.parse_args()

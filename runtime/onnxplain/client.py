@@ -88,7 +88,7 @@ class Client:
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Until the server has loaded and warmed up its models. Raises Unavailable after ``timeout`` seconds."""
         end = time.monotonic() + timeout
-        health = health_pb2_grpc.HealthStub(self._channel)
+        health: Any = health_pb2_grpc.HealthStub(self._channel)
         said = "nothing answers there"
         while (left := end - time.monotonic()) > 0:
             try:
@@ -131,7 +131,7 @@ class Client:
             # grpcio's own words for a closed channel.
             raise errors.Unavailable(f"the connection to {self.address} is closed: make a new Client") from error
 
-    def _error(self, error: grpc.RpcError, timeout: float | None) -> OnnxplainError:
+    def _error(self, error: Any, timeout: float | None) -> OnnxplainError:
         code, text = error.code().name, error.details() or ""
         named = [value for key, value in error.trailing_metadata() or () if key == ERROR_KEY]
         kind = getattr(errors, str(named[0]), None) if named else None
@@ -210,7 +210,7 @@ def explanation(answer: pb.ExplainResponse) -> Explanation:
         if answer.HasField("baseline_scores")
         else None,
         targets=[codec.target_of(message, "targets") for message in answer.targets],
-        convergence_delta=_array(answer.convergence_delta, "delta") if answer.HasField("convergence_delta") else None,
+        convergence_delta=_optional(answer, "convergence_delta"),
         error=_arrays(answer.error) or None,
         n_rows=answer.n_rows,
         seed=answer.seed,
@@ -228,6 +228,10 @@ def explanation(answer: pb.ExplainResponse) -> Explanation:
 
 def _arrays(messages: Mapping[str, pb.Tensor]) -> dict[str, Any]:
     return {name: _array(message, name) for name, message in messages.items()}
+
+
+def _optional(answer: Any, field: str) -> Any:
+    return _array(getattr(answer, field), field) if answer.HasField(field) else None
 
 
 def _array(message: pb.Tensor, where: str) -> Any:

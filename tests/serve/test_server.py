@@ -293,7 +293,7 @@ def test_health_turns_serving_only_when_every_model_is_warm(tmp_path: Path) -> N
 def test_reflection_names_the_services(serving: Serving) -> None:
     server, _ = serving(net=FakeModel())
     with channel_of(server) as channel:
-        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
     assert {SERVICE, "grpc.health.v1.Health"} <= {each.name for each in answer.list_services_response.service}
 

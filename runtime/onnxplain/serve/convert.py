@@ -39,8 +39,17 @@ def convert_apart(path: Path, limits: Limits, stop: Callable[[], bool]) -> Path:
     begin = time.monotonic()
     # An empty working directory: nothing a model may name without a folder is found there.
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as answer:
-        command = [sys.executable, "-m", "onnxplain.serve.convert", str(path.absolute()), str(limits.convert_bytes)]
-        child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=answer, start_new_session=True)
+        arguments = (str(path.absolute()), str(limits.convert_bytes))
+        # What this process imports, that one does too, wherever it stands.
+        search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "onnxplain.serve.convert", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": search},
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            start_new_session=True,
+        )
         try:
             while child.poll() is None:
                 if stop():

@@ -15,6 +15,7 @@ from onnxplain.errors import OnnxplainError
 from onnxplain.explain import Model, load
 from onnxplain.serve.convert import convert_apart
 from onnxplain.serve.limits import Limits
+from onnxplain.serve.models import Servable
 from onnxplain.trust import own_files, read_proto
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def load_and_warm_up(
     return model
 
 
-def warm_up(model: Model, name: str) -> None:
+def warm_up(model: Servable, name: str) -> None:
     """Explain one row of zeros, so that the first caller does not pay for building the program.
 
     Where an axis had to be guessed a failure is only logged: it may be the guess that is wrong.

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from onnxplain.engine import Scheduler
+from onnxplain.engine.session import resolve_provider
 from onnxplain.errors import BadModel, BadRequest
 from onnxplain.serve.health import Health
 from onnxplain.serve.limits import Limits
@@ -46,7 +47,8 @@ class Server:
         strict: bool = False,
         load: Load | None = None,
     ) -> None:
-        """Raises BadRequest where the folder is none, holds no model or one name twice, or the port is taken.
+        """Raises BadRequest where the folder is none, holds no model or one name twice, or the port is taken, and
+        ProviderUnavailable.
 
         Port 0 takes a free one; `port` says which. With ``strict`` a broken file ends `load` with BadModel. ``load``
         makes a warm model of a file, by default `load.load_and_warm_up`.
@@ -54,6 +56,8 @@ class Server:
         self.limits = limits or Limits()
         self._strict = strict
         self._stopping = threading.Event()
+        if load is None:
+            resolve_provider(provider)  # an unusable one shows now, not after every model was converted
         self._scheduler = Scheduler()
         self._load = load or partial(
             load_and_warm_up,
