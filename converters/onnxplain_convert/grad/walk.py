@@ -131,9 +131,9 @@ class _Walk:
                         yield x, self.fit(b, _name(x), g, x)
                 return
             for i, g in enumerate(self.per_input(b, result)):
-                x = node.inputs[i]
-                if g is not None and x is not None:
-                    yield x, g
+                read = node.inputs[i]
+                if g is not None and read is not None:
+                    yield read, g
 
     def standard(self, b: Backward) -> Gradients:
         """The rule of the root rule set on the same node."""

@@ -69,7 +69,7 @@ class Emitter:
             self._remember_constant(value)
         self.emitted: set[ir.Value] = set()
         self.taken: set[str | None] = outer.taken if outer else _names(graph)
-        """Names of nodes and values that were in the model before: one that is differentiated again has such as ours."""
+        """Names that were in the model before: one that is differentiated again has such as ours."""
         self._alike: dict[ir.Value, ir.Value] = {}
         for node in graph:
             if not node.domain and node.op_type not in _NOT_SHARED:

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import Unsupported
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.shapes import Dim, dims
+from onnxplain_convert.graph.shapes import Dim, const_array, dims
 
 Padding = tuple[int, ...]
 
@@ -104,7 +105,7 @@ class Windows:
 
     @property
     def glide(self) -> bool:
-        """Are they one element apart, padded alike on both sides? The transpose of summing over them is of its own kind."""
+        """Are they one element apart, padded alike on both sides? Then summing over them is its own transpose."""
         plain = max(self.strides) == 1 and max(self.dilations) == 1
         return plain and self.begin is not None and self.begin == self.end and max(self.begin) < min(self.kernel)
 
@@ -142,6 +143,17 @@ def spatial(value: ir.Value, rank: int) -> tuple[Dim, ...]:
     """The sizes of the spatial axes of (n, channels, *sizes), None where unknown."""
     shape = dims(value)
     return (None,) * rank if shape is None else shape[2:]
+
+
+def vector(op: Emitter, *parts: int | ir.Value) -> ir.Value:
+    """Numbers and int64 vectors joined to one int64 vector: a constant where all of it is known."""
+    known: list[int] | None = []
+    for part in parts:
+        array = np.array([part]) if isinstance(part, int) else const_array(part)
+        known = None if known is None or array is None else [*known, *array.ravel().tolist()]
+    if known is not None:
+        return op.ints(*known)
+    return op.Concat(*(op.ints(part) if isinstance(part, int) else part for part in parts), axis=0)
 
 
 def sizes_of(op: Emitter, value: ir.Value, rank: int) -> ir.Value:

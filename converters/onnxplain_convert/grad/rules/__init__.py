@@ -16,6 +16,8 @@ from onnxplain_convert.grad.rules import (
     quantisation,
     recurrent,
     reductions,
+    resampling,
+    signal,
 )
 from onnxplain_convert.grad.ruleset import RuleSet
 
@@ -30,9 +32,11 @@ FAMILIES = (
     recurrent.RULES,
     losses.RULES,
     quantisation.RULES,
+    signal.RULES,
     convolution.RULES,
     pooling.RULES,
     normalisation.RULES,
+    resampling.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

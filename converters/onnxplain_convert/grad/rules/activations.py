@@ -135,9 +135,21 @@ def _gelu_tanh(b: Backward) -> ir.Value:
 
 @RULES.rule("Softmax")
 def softmax(b: Backward) -> ir.Value:
-    weighted = b.op.Mul(b.g, b.y)
+    y = b.y
+    if _is_mended(y):
+        y = b.op.Where(b.op.IsNaN(y), _zero(b), y)
+    weighted = b.op.Mul(b.g, y)
     total = b.op.ReduceSum(weighted, [b.attr("axis", -1)], keepdims=1)
-    return b.op.Sub(weighted, b.op.Mul(b.y, total))
+    return b.op.Sub(weighted, b.op.Mul(y, total))
+
+
+def _is_mended(y: ir.Value) -> bool:
+    """Does the model itself replace what a fully masked row gives (0 / 0)? Then nothing goes back through such a row."""
+    users = [user for user in y.consumers() if user.graph is y.producer().graph]  # type: ignore[union-attr]
+    return any(
+        user.op_type in ("IsNaN", "Where") or (user.op_type in ("Cast", "Identity") and _is_mended(user.outputs[0]))
+        for user in users
+    )
 
 
 @RULES.rule("LogSoftmax")

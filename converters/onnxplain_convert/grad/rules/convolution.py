@@ -8,7 +8,7 @@ from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import Windows, kernel_of, spatial, split_padding
+from onnxplain_convert.graph.geometry import Windows, kernel_of, sizes_of, spatial, split_padding, vector
 from onnxplain_convert.graph.shapes import Dim, dims
 
 RULES = RuleSet("convolution")
@@ -160,7 +160,4 @@ def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value) -> ir.
     if not isinstance(channels, int):
         raise Unsupported(f"the gradient of a grouped convolution in its weight {w.name!r}: its channels are not known")
     flat = op.Transpose(op.Reshape(op.Reshape(x, [0, 0, -1]), [0, group, channels, -1]), perm=[2, 1, 0, 3])
-    sizes = [s for s in shape[2:] if isinstance(s, int)]
-    if len(sizes) == len(shape) - 2:
-        return op.Reshape(flat, [channels, -1, *sizes])
-    return op.Reshape(flat, op.Concat(op.ints(channels, -1), op.Shape(x, start=2), axis=0))
+    return op.Reshape(flat, vector(op, channels, -1, sizes_of(op, x, len(shape) - 2)))

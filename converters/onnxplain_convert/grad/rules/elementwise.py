@@ -18,9 +18,9 @@ RULES = RuleSet("elementwise")
 
 RULES.has_no_gradient(
     "piecewise constant: its derivative is zero wherever it exists",
-    "Floor", "Ceil", "Round", "Sign", "ArgMax", "ArgMin", "Hardmax", "IsNaN", "IsInf", "NonZero", "OneHot",
+    "Floor", "Ceil", "Round", "Sign", "ArgMax", "ArgMin", "Hardmax", "IsNaN", "IsInf", "NonZero",
     "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor",
-    "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Unique", "NonMaxSuppression",
+    "TfIdfVectorizer", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "NonMaxSuppression",
 )  # fmt: skip
 RULES.has_no_gradient(
     "its result depends on the shape of its input, not on the values",

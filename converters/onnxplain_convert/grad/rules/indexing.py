@@ -132,13 +132,39 @@ def compress(b: Backward) -> ir.Value:
     if axis is None:
         flat = op.ScatterND(op.zeros_like(op.Reshape(b.x, [-1])), op.Unsqueeze(kept, [1]), b.g)
         return op.reshape_like(flat, b.x)
-    rank = len(dims(b.x) or ())
-    back = [axis % rank, *(i for i in range(rank) if i != axis % rank)]
-    zeros, g = op.Transpose(op.zeros_like(b.x), perm=back), op.Transpose(b.g, perm=back)
-    return op.Transpose(op.ScatterND(zeros, op.Unsqueeze(kept, [1]), g), perm=[int(i) for i in np.argsort(back)])
+    return _put_along(b, op.Unsqueeze(kept, [1]), axis % len(dims(b.x) or ()))
 
 
 @RULES.rule("ReverseSequence")
 def reverse_sequence(b: Backward) -> ir.Value:
     """It is its own inverse."""
     return b.op.ReverseSequence(b.g, b.input(1), batch_axis=b.attr("batch_axis", 1), time_axis=b.attr("time_axis", 0))
+
+
+@RULES.rule("OneHot")
+def one_hot(b: Backward) -> Gradients:
+    """values = (off, on): each collects the gradient of the places that it was written to."""
+    op, depth = b.op, b.input(1)
+    is_on = op.OneHot(b.x, depth, op.const(np.asarray([0.0, 1.0]), b.g.dtype), axis=b.attr("axis", -1))
+    on = op.ReduceSum(op.Mul(b.g, is_on), keepdims=0)
+    off = op.Sub(op.ReduceSum(b.g, keepdims=0), on)
+    return None, None, op.Concat(op.Unsqueeze(off, [0]), op.Unsqueeze(on, [0]), axis=0)
+
+
+@RULES.rule("Unique")
+def unique(b: Backward) -> ir.Value:
+    """Each value goes back to where it stood first."""
+    op, axis = b.op, b.attr("axis")
+    _, first, _, _ = op.emit("Unique", b.x, axis=axis, sorted=b.attr("sorted", 1), outputs=4)
+    if axis is None:
+        flat = op.ScatterND(op.zeros_like(op.Reshape(b.x, [-1])), op.Unsqueeze(first, [1]), b.g)
+        return op.reshape_like(flat, b.x)
+    return _put_along(b, op.Unsqueeze(first, [1]), axis % len(dims(b.x) or ()))
+
+
+def _put_along(b: Backward, places: ir.Value, axis: int) -> ir.Value:
+    """Slices of g along an axis at their places, zeros elsewhere."""
+    rank = len(dims(b.x) or ())
+    front = [axis, *(i for i in range(rank) if i != axis)]
+    zeros, g = b.op.Transpose(b.op.zeros_like(b.x), perm=front), b.op.Transpose(b.g, perm=front)
+    return b.op.Transpose(b.op.ScatterND(zeros, places, g), perm=[int(i) for i in np.argsort(front)])

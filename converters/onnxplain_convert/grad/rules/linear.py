@@ -39,6 +39,8 @@ def gemm(b: Backward) -> Gradients:
 def matmul(b: Backward) -> Gradients:
     """numpy.matmul: batch axes broadcast (the walk sums them back); vectors stand for a row or a column."""
     x, w, g = b.input(0), b.input(1), b.g
+    if dims(x) is None or dims(w) is None:  # matrices, or this fails when it runs
+        return b.op.Einsum(g, w, equation="...ik,...jk->...ij"), b.op.Einsum(x, g, equation="...ji,...jk->...ik")
     x_rank, w_rank = _rank(b, x), _rank(b, w)
     if x_rank == 1:
         x = b.op.Unsqueeze(x, [0])
@@ -140,3 +142,28 @@ def det(b: Backward) -> ir.Value:
         m = op.Add(am, op.Mul(eye, op.Mul(trace, -1.0 / k)))
     g = op.Unsqueeze(b.g, [-2, -1])
     return op.Mul(g, op.Mul(_transposed(b, m), float((-1) ** (n - 1))))
+
+
+@RULES.rule("AffineGrid")
+def affine_grid(b: Backward) -> ir.Value:
+    """grid = (coordinates, 1) theta', coordinates in [-1, 1], of pixel centres or (align_corners) of the corners."""
+    op, space = b.op, (dims(b.x) or (None, None))[1]
+    if not isinstance(space, int):
+        raise Unsupported(f"AffineGrid {b.node.name!r} (opset {b.opset}): theta must be (N, 2, 3) or (N, 3, 4)")
+    corners = b.attr("align_corners", 0)
+    ones = op.Expand(op.const(1.0, b.g.dtype), op.Slice(b.input(1), [2], [2 + space]))
+    axes = []
+    for k in reversed(range(space)):  # x runs along the last axis
+        size = op.Cast(op.Gather(b.input(1), [2 + k]), to=b.g.dtype)
+        scalar = op.Squeeze(op.Gather(b.input(1), [2 + k]), [0])
+        steps = op.Cast(op.Range(op.const(np.int64(0)), scalar, op.const(np.int64(1))), to=b.g.dtype)
+        if corners:
+            line = op.Sub(op.Div(op.Mul(steps, 2.0), op.Max(op.Sub(size, 1.0), 1.0)), 1.0)
+        else:
+            line = op.Sub(op.Div(op.Add(op.Mul(steps, 2.0), 1.0), size), 1.0)
+        axes.append(
+            op.Mul(ones, op.Unsqueeze(line, list(range(1, space - k)))) if k < space - 1 else op.Mul(ones, line)
+        )
+    columns = [op.Reshape(v, [-1, 1]) for v in (*axes, ones)]
+    points = op.Concat(*columns, axis=1)
+    return op.MatMul(op.Transpose(op.Reshape(b.g, [0, -1, space]), perm=[0, 2, 1]), points)

@@ -210,3 +210,11 @@ def _unpad(b: Backward, g: ir.Value, k: int, axis: int, count: int, mode: str) -
 @RULES.rule("Trilu")
 def trilu(b: Backward) -> ir.Value:
     return b.op.Trilu(b.g, b.input(1) if b.has(1) else None, upper=b.attr("upper", 1))
+
+
+@RULES.rule("CenterCropPad")
+def center_crop_pad(b: Backward) -> ir.Value:
+    """What was cropped comes back as zeros and the other way round: the same operator to the old sizes."""
+    axes = b.attr("axes")
+    sizes = b.op.shape(b.x) if axes is None else b.op.Gather(b.op.shape(b.x), axes)
+    return b.op.CenterCropPad(b.g, sizes, axes=axes)

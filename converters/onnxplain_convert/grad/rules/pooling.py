@@ -11,7 +11,7 @@ from onnxplain_convert.grad.backward import Backward
 from onnxplain_convert.grad.rules.convolution import crop, padded, transposed
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import Windows, sizes_of, spatial
+from onnxplain_convert.graph.geometry import Windows, sizes_of, spatial, vector
 from onnxplain_convert.graph.shapes import dims
 
 RULES = RuleSet("pooling")
@@ -91,8 +91,7 @@ def spread(op: Emitter, g: ir.Value, windows: Windows, like: ir.Value) -> ir.Val
         pads = [k - 1 - p for k, p in zip(kernel, windows.pads, strict=False)] * 2
         mean = op.AveragePool(g, kernel_shape=kernel, pads=pads, count_include_pad=1)
         return op.typed(op.Mul(mean, float(prod(kernel))), like)
-    known = [size for size in spatial(g, n) if isinstance(size, int)]
-    alone = op.ints(-1, 1, *known) if len(known) == n else op.Concat(op.ints(-1, 1), op.Shape(g, start=2), axis=0)
+    alone = vector(op, -1, 1, sizes_of(op, g, n))
     ones = op.const(np.ones((1, 1, *kernel)), g.dtype)
     return op.reshape_like(transposed(op, op.Reshape(g, alone), ones, windows, like), like)
 
@@ -121,7 +120,7 @@ def _counts(b: Backward, windows: Windows, rests: list[int | None], with_pad: bo
     if with_pad:
         size = op.Add(size, op.ints(*(p + q for p, q in zip(begin, end, strict=True))))
         begin = end = (0,) * n
-    inside = op.CastLike(op.ConstantOfShape(op.Concat(op.ints(1, 1), size, axis=0), value=_ONE), b.g)
+    inside = op.CastLike(op.ConstantOfShape(vector(op, 1, 1, size), value=_ONE), b.g)
     if windows.begin is None:
         inside = padded(op, inside, *windows.runtime_padding(op, b.x))
     beyond = [s - 1 if rest is None else max(0, -rest) for rest, s in zip(rests, windows.strides, strict=True)]

@@ -1,8 +1,8 @@
 """Quantised models: the straight-through estimator (Bengio et al. 2013).
 
-Integer codes that come from a quantisation are treated as the real numbers they stand for: rounding is differentiated as
-the identity inside the representable range and as zero outside it. Gradients of codes are in units of one code and have
-a floating-point type. Zero points are held fixed; the walk names every node that rounds.
+Integer codes that come from a quantisation are treated as the real numbers they stand for: rounding is differentiated
+as the identity inside the representable range and as zero outside it. Gradients of codes are in units of one code and
+have a floating-point type. Zero points are held fixed; the walk names every node that rounds.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _representable(b: Backward, codes: ir.Value) -> ir.Value:
     assert b.y.dtype is not None
     if b.y.dtype not in _RANGES:
         raise Unsupported(
-            f"{b.node.op_type} {b.node.name!r} (opset {b.opset}) quantises to {b.y.dtype}, whose range is not known here; "
+            f"{b.node.op_type} {b.node.name!r} (opset {b.opset}) quantises to {b.y.dtype}, of unknown range; "
             f"known: {', '.join(str(t) for t in _RANGES)}"
         )
     low, high = (b.op.const(float(v), codes.dtype) for v in _RANGES[b.y.dtype])

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward
 from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.geometry import vector
 from onnxplain_convert.graph.shapes import Dim, const_array, dims, same
 
 RULES = RuleSet("resampling")
@@ -33,7 +33,7 @@ _REPEATS = {
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis that a Resize changes: ``scale`` and ``size`` as (1,) tensors, where the node has them; its ``roi``."""
+    """One axis that a Resize changes."""
 
     index: int
     place: int
@@ -71,15 +71,22 @@ def _resized(b: Backward) -> list[_Axis]:
     """The axes that the node changes, as far as is known."""
     have, want = dims(b.x), dims(b.y)
     if have is None or want is None:
-        raise Unsupported(f"Resize {b.node.name!r}: the rank of {b.x.name!r} is not known. Give the model's inputs shapes.")
+        raise Unsupported(
+            f"Resize {b.node.name!r}: the rank of {b.x.name!r} is not known. Give the model's inputs shapes."
+        )
     rank = len(have)
     named = [a % rank for a in b.attr("axes") or range(rank)]
     scales = const_array(b.inputs[2]) if b.has(2) else None
     roi = const_array(b.inputs[1]) if b.has(1) else None
     crops = b.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+    stretches = b.attr("keep_aspect_ratio_policy", "stretch") == "stretch" or not b.has(3)
     axes = []
     for place, axis in enumerate(named):
-        factor = _factor(have[axis], want[axis]) if scales is None or not scales.size else float(scales[place])
+        factor: float | None = None
+        if scales is not None and scales.size:
+            factor = float(scales[place])
+        elif stretches:
+            factor = _factor(have[axis], want[axis])
         whole = not crops or (roi is not None and roi[place] == 0 and roi[place + len(named)] == 1)
         if factor != 1 or not whole:
             axes.append(_Axis(axis, place, factor))
@@ -112,7 +119,7 @@ def _matrix(b: Backward, axis: _Axis) -> ir.Value:
 
     So it has the coordinates, the borders and the rounding of whatever runtime computes the forward pass.
     """
-    op, n = b.op, _places(b)
+    op, n = b.op, len(b.attr("axes") or dims(b.x) or ())
     eye = _identity(b, axis.index)
     attributes: dict[str, Any] = {k: a.value for k, a in b.node.attributes.items() if k != "axes"}
     attributes["extrapolation_value"] = None  # a constant, which has no gradient
@@ -121,44 +128,36 @@ def _matrix(b: Backward, axis: _Axis) -> ir.Value:
         zero, one = (op.const(np.array([v], np.float32), b.input(1).dtype) for v in (0, 1))
         start, end = (op.Gather(b.input(1), [p]) for p in (axis.place, axis.place + n))
         roi = op.Concat(zero, start, one, end, axis=0)
-    if _has_scales(b):
-        scales = op.Concat(op.const(np.ones(1, np.float32)), op.Gather(b.input(2), [axis.place]), axis=0)
+    if not b.has(3):  # scales may be there beside sizes, and empty
+        given = const_array(b.input(2))
+        if given is not None:
+            scales = op.const(np.array([1, given[axis.place]], np.float32))
+        else:
+            scales = op.Concat(op.const(np.ones(1, np.float32)), op.Gather(b.input(2), [axis.place]), axis=0)
         return op.Resize(eye, roi, scales, **attributes)
     if b.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
         return _matrix_keeping_aspect(b, axis, eye, attributes)
-    return op.Resize(eye, roi, None, op.Concat(op.dim(b.x, axis.index), op.dim(b.y, axis.index), axis=0), **attributes)
+    return op.Resize(eye, roi, None, vector(op, *(op.dim(v, axis.index) for v in (b.x, b.y))), **attributes)
 
 
 def _matrix_keeping_aspect(b: Backward, axis: _Axis, eye: ir.Value, attributes: dict[str, Any]) -> ir.Value:
-    """The scale is that of the tightest axis: the identity is resized beside that axis, and one line of it taken."""
-    op, sizes, shape = b.op, const_array(b.inputs[3]), dims(b.x)
-    named = b.attr("axes") or range(len(shape or ()))
-    have = [(shape or ())[a] for a in named]
-    known = [h for h in have if isinstance(h, int)]
-    if sizes is None or len(known) < len(have):
-        raise Unsupported(f"Resize {b.node.name!r} keeps the aspect ratio: its sizes and the axes {named} must be constant")
-    larger = b.attr("keep_aspect_ratio_policy") == "not_smaller"
-    ratios = np.asarray(sizes) / np.asarray(known)
-    tight = int(np.argmax(ratios) if larger else np.argmin(ratios))
-    loose = 1 if larger else 2**20  # a size that does not bind
-    lines = op.Expand(op.Unsqueeze(eye, [1, 2]), [1, 1, known[tight], 1])
-    both = op.Resize(lines, None, None, [int(sizes[tight]), loose], **attributes, axes=[2, 3])
-    return op.Squeeze(op.Slice(both, [0], [1], [2]), [1, 2])
+    """The tightest axis sets the scale of all: the identity is spread over the others, and one line of them taken."""
+    op, named = b.op, b.attr("axes") or range(len(dims(b.x) or ()))
+    first = max(1, 4 - len(named))  # cubic interpolation wants four axes
+    here = [first + place for place in range(len(named))]
+    others = [a for a in here if a != first + axis.place]
+    ones = [1] * (first - 1)
+    lines = op.Unsqueeze(eye, [*range(1, first), *others])
+    lines = op.Expand(lines, vector(op, 1, *ones, *(op.dim(b.x, a) for a in named)))
+    resized = op.Resize(lines, None, None, b.input(3), **attributes, axes=here)
+    line = op.Slice(resized, [0] * len(others), [1] * len(others), others) if others else resized
+    return op.Squeeze(line, [*range(1, first), *others])
 
 
 def _identity(b: Backward, axis: int) -> ir.Value:
     op, size = b.op, b.op.dim(b.x, axis)
-    square = op.ConstantOfShape(op.Concat(size, size, axis=0), value=_ONE)
+    square = op.ConstantOfShape(vector(op, size, size), value=_ONE)
     return op.EyeLike(square, dtype=int(b.g.dtype or ir.DataType.FLOAT))
-
-
-def _has_scales(b: Backward) -> bool:
-    """Scales may be there and empty, when sizes are given."""
-    return b.has(2) and not b.has(3)
-
-
-def _places(b: Backward) -> int:
-    return len(b.attr("axes") or dims(b.x) or ())
 
 
 @RULES.rule("SpaceToDepth")
@@ -172,8 +171,6 @@ def depth_to_space(b: Backward) -> ir.Value:
     block = b.attr("blocksize")
     gx = b.op.SpaceToDepth(b.g, blocksize=block)
     if b.attr("mode", "DCR") == "CRD":
-        shape = dims(b.y) or (None, None)
-        channels = shape[1] if isinstance(shape[1], int) else None
-        parts = b.op.Reshape(gx, [0, block * block, channels if channels is not None else -1, -1])
+        parts = b.op.Reshape(gx, vector(b.op, 0, block * block, b.op.dim(b.y, 1), -1))
         gx = b.op.reshape_like(b.op.Transpose(parts, perm=[0, 2, 1, 3]), b.x)
     return gx
