@@ -140,7 +140,7 @@ class Manifest:
                     ),
                     "preprocessing": _preprocessing(raw["preprocessing"]),
                     "labels": _tuple(raw["labels"]),
-                    **{k: tuple(raw[k]) for k in _NAMES},
+                    **{k: tuple(raw.get(k, ())) for k in _NAMES},
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
