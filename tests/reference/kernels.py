@@ -1,4 +1,4 @@
-"""Float64 kernels for operators where onnx's reference implementation is slow, or computes in float32 (Erf)."""
+"""Float64 kernels for operators where onnx's reference implementation is slow, wrong, or computes in float32 (Erf)."""
 
 from __future__ import annotations
 
@@ -165,6 +165,41 @@ class LogSoftmax(Softmax):
         return torch.log_softmax(x, axis)
 
 
+class BatchNormalization(OpRun):
+    """onnx's own takes opset 9 to be training unless told otherwise."""
+
+    def _run(
+        self,
+        x: Array,
+        scale: Array,
+        bias: Array,
+        mean: Array,
+        var: Array,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        training_mode: int = 0,
+    ) -> tuple[Array, ...]:
+        running: tuple[Array, ...] = ()
+        if training_mode:
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            now = x.mean(axes), x.var(axes)
+            running = tuple(momentum * old + (1 - momentum) * new for old, new in zip((mean, var), now, strict=True))
+            mean, var = now
+        scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
+        return (scale * (x - mean) / np.sqrt(var + epsilon) + bias, *running)
+
+
+class LRN(OpRun):
+    """onnx's own goes over the rows where it means the channels."""
+
+    def _run(
+        self, x: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+    ) -> tuple[Array, ...]:
+        sides = [(0, 0), ((size - 1) // 2, size // 2)] + [(0, 0)] * (x.ndim - 2)
+        squares = np.lib.stride_tricks.sliding_window_view(np.pad(x * x, sides), size, axis=1).sum(-1)
+        return (x / (bias + alpha / size * squares) ** beta,)
+
+
 class Pad(OpRun):
     """onnx's own cannot crop, which negative pads mean."""
 
@@ -234,6 +269,8 @@ KERNELS: tuple[type[OpRun], ...] = (
     LpPool,
     Erf,
     Gelu,
+    BatchNormalization,
+    LRN,
     Softmax,
     LogSoftmax,
     Pad,

@@ -76,7 +76,10 @@ class Precision:
 
     def _tensor(self, tensor: TensorProto) -> None:
         if tensor.data_type in self.old:
-            array = onnx.numpy_helper.to_array(tensor).astype(onnx.helper.tensor_dtype_to_np_dtype(self.new))
+            array, dtype = onnx.numpy_helper.to_array(tensor), onnx.helper.tensor_dtype_to_np_dtype(self.new)
+            least = np.finfo(dtype).min  # an attention mask holds the least float64, which becomes the least float32
+            finite = np.isfinite(array.astype(np.float64))
+            array = np.where(finite, np.clip(array.astype(np.float64), least, -least), array).astype(dtype)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
 
     def _nodes(self, nodes: Iterable[NodeProto]) -> None:
