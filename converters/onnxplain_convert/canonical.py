@@ -23,7 +23,7 @@ from onnx_ir.passes.common import (
     TopologicalSortPass,
 )
 
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, Unsupported
 from onnxplain_convert.inference_mode import to_inference_mode
 from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
 from onnxplain_convert.opset import into_window
@@ -54,6 +54,7 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     _inline(result)
     _name_nodes(result)
     _spell_out_defaults(result)
+    source_opset = result.opset_imports.get("", 0)
     changes += into_window(result)
     result.ir_version = IR_VERSION
     _drop_newer_than_ir(result)
@@ -63,7 +64,7 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     if inference:
         changes += to_inference_mode(result)
     _name_unknown_axes(result)
-    _infer(result, strict=True)
+    _infer_converted(result, source_opset)
     TopologicalSortPass()(result)
     RemoveUnusedOpsetsPass()(result)
     check(result)
@@ -80,15 +81,23 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
     if not proto.opset_import and proto.ir_version >= 3:
         raise BadModel("the model imports no operator set: it was written incompletely, export it again")
     try:
-        return ir.from_proto(proto)
+        model = ir.serde.deserialize_model(proto)
     except Exception as error:
         raise BadModel(f"the model cannot be read: {error}") from error
+    try:
+        TopologicalSortPass()(model)
+    except Exception as error:
+        raise BadModel(f"the nodes of the model form a cycle: {error}") from error
+    return model
 
 
 def check(model: ir.Model) -> None:
-    """ONNX's own checker on the graph (weights left out). Raises BadModel with what it found and where."""
+    """ONNX's own checker on the graph (weights left out). Raises BadModel with what it found and where.
+
+    Functions may import another opset than the model: their nodes are converted one by one.
+    """
     try:
-        onnx.checker.check_model(without_weights(model))
+        onnx.checker.check_model(without_weights(model), skip_opset_compatibility_check=True)
     except onnx.checker.ValidationError as error:
         raise BadModel(f"not a valid ONNX model: {str(error).strip()}") from error
 
@@ -130,6 +139,20 @@ def _infer(model: ir.Model, *, strict: bool) -> None:
     except BadModel:
         forget_inner_shapes(model)
         infer(model, strict=strict)
+
+
+def _infer_converted(model: ir.Model, source_opset: int) -> None:
+    """Strictly. Operators of later opsets take types that those of the window do not: then the model is not to blame."""
+    try:
+        _infer(model, strict=True)
+    except BadModel as error:
+        opset = model.opset_imports[""]
+        if source_opset <= opset:
+            raise
+        raise Unsupported(
+            f"the model uses what opset {source_opset} allows and opset {opset} does not: {error}. Export it with opset "
+            f"{opset} or lower, in float32 where the type is what is refused"
+        ) from error
 
 
 def _inline(model: ir.Model) -> None:

@@ -38,6 +38,9 @@ _STEPS = (3e-2, 1e-2, 3e-3, 1e-3)
 _RIGHT, _WRONG = 1e-3, 0.1
 """Relative disagreement at which no further step size is tried, and that none explains."""
 
+_VISIBLE = 100.0
+"""How many times the rounding error of the score a difference has to be."""
+
 
 def evaluator(model: ir.Model | Path | bytes) -> Evaluator:
     """Something that runs the model: feeds by input name and output names in, arrays by output name out.
@@ -157,6 +160,8 @@ class Probe:
     """The model alone."""
     found: Feeds
     """Outputs, gradients and the tensors at the gates, of the whole artifact in one run."""
+    rounding: float
+    """Size of the rounding error to expect in a score."""
 
     @classmethod
     def at(
@@ -176,7 +181,8 @@ class Probe:
         seeds[seed_name(manifest.default_output)] = rng.standard_normal(chosen.shape).astype(chosen.dtype)
         outputs = [v.name for v in artifact.model.graph.outputs if v.name]
         found = run({**feeds, **seeds}, list(dict.fromkeys([*outputs, *taps])))
-        return cls(manifest, feeds, seeds, forward, found)
+        terms = np.abs(chosen.astype(np.float64) * seeds[seed_name(manifest.default_output)]).sum()
+        return cls(manifest, feeds, seeds, forward, found, float(terms) * float(np.finfo(chosen.dtype).eps))
 
     def score(self, feeds: Feeds) -> float:
         """Cotangent times default output, summed, where ``feeds`` replace the probe's own."""
@@ -192,40 +198,56 @@ def whole(artifact: Artifact, taps: Sequence[str]) -> Evaluator:
     return evaluator(ir.Model(graph, ir_version=artifact.model.ir_version))
 
 
-def check_gradients(probe: Probe) -> float | None:
-    """Relative difference between the gradient's length and the slope that central differences see along it.
+def check_gradients(probe: Probe, rng: np.random.Generator) -> float | None:
+    """Relative difference between the gradient and the slopes that central differences see along it and at random.
 
-    Kinks and rounding spoil differences, so the best of several step sizes counts; and the gradient is refused
-    (Unsupported) only where two neighbouring steps agree with each other and not with it. None: nothing to compare.
+    Kinks and rounding spoil differences: steps whose effect drowns in rounding are left out, the best of the others
+    counts, and the gradient is refused (Unsupported) only where two neighbouring steps agree with each other and not with
+    it, and no piecewise constant node makes gradient and slope differ on purpose. None: nothing to compare.
     """
     tensors = [t.name for t in probe.manifest.differentiated if t.name in probe.feeds]
     if "gradient" not in probe.manifest.rules or not tensors:
         return None  # an embedding inside the graph: nothing that can be moved from outside
-    if probe.manifest.straight_through:
-        return None  # rounding: the slope is zero nearly everywhere, and the estimator is not that slope
-    direction = {t: probe.found[gradient_name("gradient", t)].astype(np.float64) for t in tensors}
-    length = float(np.sqrt(sum((d**2).sum() for d in direction.values())))
-    size = float(np.sqrt(sum((probe.feeds[t].astype(np.float64) ** 2).sum() for t in tensors)))
-    if not length or not size or not np.isfinite(length):
+    gradient = {t: probe.found[gradient_name("gradient", t)].astype(np.float64) for t in tensors}
+    random = {t: rng.standard_normal(g.shape) for t, g in gradient.items()}
+    along = [_compare(probe, gradient, direction) for direction in (gradient, random)]
+    for expected, slopes, error in (found for found in along if found is not None):
+        steady = [b for a, b in pairwise(slopes) if abs(a - b) <= 0.02 * abs(b)]
+        if error > _WRONG and steady and not probe.manifest.zero_gradient:
+            raise Unsupported(
+                f"the gradient of {probe.manifest.default_output!r} is not its slope: {expected:.6g} against "
+                f"{steady[0]:.6g} by central differences. This is a bug: nothing was written."
+            )
+    return None if along[0] is None else along[0][2]
+
+
+def _compare(
+    probe: Probe, gradient: Mapping[str, Array], direction: Mapping[str, Array]
+) -> tuple[float, list[float], float] | None:
+    """(gradient along the direction, slopes by central differences, smallest relative error); None where nothing shows."""
+    length = _norm(direction)
+    if not length or not np.isfinite(length):
         return None
-
-    def moved(step: float) -> float:
-        scale = step * size / length
-        return probe.score({t: (probe.feeds[t] + scale * d).astype(probe.feeds[t].dtype) for t, d in direction.items()})
-
+    unit = {t: d / length for t, d in direction.items()}
+    expected = float(sum((gradient[t] * d).sum() for t, d in unit.items()))
+    size = _norm({t: probe.feeds[t] for t in unit}) or 1.0
     slopes: list[float] = []
-    for step in _STEPS:
-        slopes.append((moved(step) - moved(-step)) / (2 * step * size))
-        if abs(slopes[-1] - length) < _RIGHT * length:
-            break
-    errors = [abs(slope - length) / length for slope in slopes]
-    steady = [abs(a - b) <= 0.02 * abs(b) for a, b in pairwise(slopes)]
-    if min(errors) > _WRONG and any(steady):
-        raise Unsupported(
-            f"the gradient of {probe.manifest.default_output!r} is not its slope: {length:.6g} against "
-            f"{slopes[steady.index(True)]:.6g} by central differences. This is a bug: nothing was written."
-        )
-    return min(errors)
+    for step in (relative * size for relative in _STEPS):
+        high, low = (probe.score({t: _moved(probe.feeds[t], h * d) for t, d in unit.items()}) for h in (step, -step))
+        if max(abs(high - low), abs(expected) * 2 * step) > _VISIBLE * probe.rounding:
+            slopes.append((high - low) / (2 * step))
+            if abs(slopes[-1] - expected) < _RIGHT * abs(expected):
+                break
+    errors = [abs(slope - expected) / max(abs(slope), abs(expected)) for slope in slopes]
+    return (expected, slopes, min(errors)) if errors else None
+
+
+def _norm(tensors: Mapping[str, Array]) -> float:
+    return float(np.sqrt(sum((x.astype(np.float64) ** 2).sum() for x in tensors.values())))
+
+
+def _moved(x: Array, by: Array) -> Array:
+    return (x + by).astype(x.dtype)
 
 
 def signals(manifest: Manifest, gates: Mapping[str, str]) -> dict[str, str]:

@@ -153,7 +153,7 @@ def verified(
         theirs, notes["parity"] = {}, f"not measured: {str(error)[:200]}"
     probe = Probe.at(artifact, run, batch.run, batch.together, taps, rng)
     measured = parity(_rows_of(batch, probe.found), {y: theirs[y] for y in manifest.explained if y in theirs})
-    slope = check_gradients(probe)
+    slope = check_gradients(probe, rng)
     if slope is not None:
         measured["gradient/slope"] = slope
     check_guided(probe, arriving)

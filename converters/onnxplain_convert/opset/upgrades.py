@@ -106,7 +106,7 @@ def dropout_10(site: Site) -> None:
     if len(site.node.outputs) > 1 and (site.node.outputs[1].uses() or site.node.outputs[1].is_graph_output()):
         mask = site.node.outputs[1]
         _rename_after(site, mask, "Cast", [], {"to": int(site.dtype())})
-        mask.dtype = ir.DataType.BOOL
+        mask.type = ir.TensorType(ir.DataType.BOOL)
 
 
 def upsample_10(site: Site) -> None:
