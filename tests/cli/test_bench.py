@@ -17,10 +17,10 @@ def test_a_line_for_the_forward_pass_and_every_method(net: Path) -> None:
         "bench", net, "--calls", "2", "--concurrent", "2", "-m", "gradient", "-m", "smoothgrad", "--n-samples", "4"
     )
     lines = {line.split()[0]: line.split() for line in said.stdout.splitlines() if line}
-    assert lines["forward"][1] == "1"
-    assert lines["forward"][5] == "1.0"
-    assert lines["gradient"][1] == "1"
-    assert lines["smoothgrad"][1] == "5", "four noisy copies, as asked, and one for the score"
+    assert lines["forward"][1:3] == ["2", "1"]
+    assert lines["forward"][6] == "1.0"
+    assert lines["gradient"][1:3] == ["2", "1"]
+    assert lines["smoothgrad"][2] == "5", "four noisy copies, as asked, and one for the score"
     assert all(float(value) > 0 for value in lines["gradient"][2:])
 
 
@@ -29,6 +29,11 @@ def test_a_method_that_the_model_cannot_have_does_not_stop_the_others(net: Path)
     assert "warning: grad_cam not measured: no layer 'nowhere'" in said.stderr
     assert "gradient" in said.stdout
     run("bench", net, "--calls", "2", "-m", "grad_cam", "--layer", "nowhere", status=2)
+
+
+def test_slow_methods_end_by_the_clock(net: Path) -> None:
+    said = run("bench", net, "-m", "gradient", "--seconds", "0")
+    assert said.stdout.split("gradient")[1].split()[0] == "2", "the least that gives a percentile"
 
 
 def test_random_input_fits_the_model() -> None:

@@ -62,14 +62,14 @@ def answers(subject: subjects.Subject) -> list[Answer]:
             {},
             draw(rng.normal(size=(3, 32, 32)), seen.region, method=name),
             50,
-            12.3,
+            "12 ms",
             0.0345,
             None,
             ("odd",),
         )
         for name, about in METHODS
     )
-    return [Answer(photograph, seen, "right", 3.5, 0.875, panels)]
+    return [Answer(photograph, seen, "right", 3.5, 0.875, "cpu", {"onnxruntime": "1"}, panels)]
 
 
 def test_the_page_holds_all_it_shows(subject: subjects.Subject, tmp_path: Path) -> None:

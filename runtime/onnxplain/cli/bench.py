@@ -24,12 +24,15 @@ from onnxplain.cli.pictures import Flags, picture_flags
 from onnxplain.cli.reading import read_input
 from onnxplain.errors import BadRequest, OnnxplainError
 
+LEAST_CALLS = 2
+"""However long they take."""
+
 Feeds = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Latencies of single calls in seconds, and calls per second with several at work."""
+    """Latencies of single calls in seconds, one per call, and calls per second with several at work."""
 
     seconds: NDArray[np.float64]
     per_second: float
@@ -54,7 +57,12 @@ class Measured:
     "-m", "--method", "methods", multiple=True, help="Method to measure (repeatable).",
     default=("gradient", "integrated_gradients", "smoothgrad", "grad_cam"),
 )  # fmt: skip
-@click.option("--calls", default=20, type=click.IntRange(min=2), help="Calls per method, after one uncounted.")
+@click.option(
+    "--calls", default=20, type=click.IntRange(min=LEAST_CALLS), help="Calls per method, after one uncounted."
+)
+@click.option(
+    "--seconds", default=20.0, type=click.FloatRange(min=0), help="Begin no more calls of a method after this."
+)
 @click.option("--concurrent", default=4, type=click.IntRange(min=1), help="Callers at once, for the throughput.")
 @click.option(
     "--provider", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Device that runs the model."
@@ -69,6 +77,7 @@ def bench(
     source: Path | None,
     methods: tuple[str, ...],
     calls: int,
+    seconds: float,
     concurrent: int,
     provider: str,
     sizes: tuple[str, ...],
@@ -86,7 +95,7 @@ def bench(
     flags, asked = Flags.take(options), taken(options)
     with console.working(f"loading {model}"):
         loaded = onnxplain.load(model, provider=provider)
-    with loaded, console.bar("measuring", "calls") as progress:
+    with loaded, console.bar("measuring", "methods") as progress:
         if source is None:
             feeds = random_feeds(loaded.manifest.inputs, _sizes(sizes))
         else:
@@ -94,61 +103,51 @@ def bench(
             feeds = given.arrays
             for text in warnings:
                 console.warn(text)
-        task = progress.add_task("", total=2 * (calls + 1) * (len(chosen) + 1))
-
-        def measured(call: Callable[[], Any]) -> Measured:
-            return _measure(call, calls, concurrent, lambda: progress.advance(task))
-
+        task = progress.add_task("", total=len(chosen) + 1)
+        measured = partial(_measure, calls=calls, budget=seconds, concurrent=concurrent)
         forward = measured(partial(loaded.predict, feeds))
         rows = [_row("forward", forward, forward)]
         failed = []
         for method in chosen:
+            progress.advance(task)
             try:
-                rows.append(
-                    _row(
-                        method.name,
-                        measured(partial(loaded.explain, feeds, method.name, **those_of(method, asked))),
-                        forward,
-                    )
-                )
+                explain = partial(loaded.explain, feeds, method.name, **those_of(method, asked))
+                rows.append(_row(method.name, measured(explain), forward))
             except OnnxplainError as refused:  # a model without spatial layers has no Grad-CAM: measure the others
                 failed.append((method.name, refused))
         manifest = loaded.manifest
     to = console.out()
     shapes = ", ".join(f"{name} {list(value.shape)} {value.dtype}" for name, value in feeds.items())
-    to.print(f"{model}: {shapes}, on {rows and loaded.provider}, {manifest.rows} rows", soft_wrap=True)
-    columns = ("method", "evaluations", "p50 ms", "p90 ms", "p99 ms", "forwards", "per second")
+    to.print(f"{model}: {shapes}, on {loaded.provider}, {manifest.rows} rows", soft_wrap=True)
+    columns = ("method", "calls", "evaluations", "p50 ms", "p90 ms", "p99 ms", "forwards", "per second")
     to.print(console.table(columns, rows, right=columns[1:]))
-    to.print(f"{calls} calls each; per second with {concurrent} callers; {_machine()}", soft_wrap=True)
+    to.print(f"per second: with {concurrent} callers at once; {_machine()}", soft_wrap=True)
     for name, error in failed:
         console.warn(f"{name} not measured: {error}")
     if len(failed) == len(chosen):
         raise failed[0][1]
 
 
-def _measure(call: Callable[[], Any], calls: int, concurrent: int, done: Callable[[], None]) -> Measured:
+def _measure(call: Callable[[], Any], *, calls: int, budget: float, concurrent: int) -> Measured:
     first = call()  # makes the program and fills the caches
-    done()
-    seconds = []
-    for _ in range(calls):
+    seconds: list[float] = []
+    end = time.perf_counter() + budget
+    while len(seconds) < LEAST_CALLS or (len(seconds) < calls and time.perf_counter() < end):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-        done()
     start = time.perf_counter()
     with ThreadPoolExecutor(concurrent) as pool:
-        for future in [pool.submit(call) for _ in range(calls)]:
+        for future in [pool.submit(call) for _ in seconds]:
             future.result()
-            done()
     took = time.perf_counter() - start
-    done()
-    return Measured(np.asarray(seconds), calls / took, int(getattr(first, "n_rows", 1)))
+    return Measured(np.asarray(seconds), len(seconds) / took, int(getattr(first, "n_rows", 1)))
 
 
 def _row(name: str, measured: Measured, forward: Measured) -> tuple[object, ...]:
     milliseconds = [f"{measured.percentile(q) * 1e3:.2f}" for q in (50, 90, 99)]
     ratio = measured.percentile(50) / forward.percentile(50)
-    return (name, measured.n_rows, *milliseconds, f"{ratio:.1f}", f"{measured.per_second:.1f}")
+    return (name, len(measured.seconds), measured.n_rows, *milliseconds, f"{ratio:.1f}", f"{measured.per_second:.1f}")
 
 
 def random_feeds(inputs: Sequence[TensorSpec], sizes: dict[str, int]) -> Feeds:

@@ -67,7 +67,7 @@ def bar(what: str, unit: str) -> Iterator[Progress]:
     """A progress bar that counts ``unit`` done of all; silent where stderr is no terminal."""
     console = err()
     columns = (
-        TextColumn(f"{escape(what)} {{task.description}}"),
+        TextColumn(escape(what)),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn(unit),

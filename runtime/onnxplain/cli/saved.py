@@ -23,7 +23,7 @@ def record(result: Explanation) -> dict[str, Any]:
         "scores": [float(score) for score in result.scores],
         "options": {name: _plain(value) for name, value in result.options.items()},
         "n_rows": int(result.n_rows),
-        "seed": None if result.seed is None else int(result.seed),
+        "seed": int(result.seed),
         "warnings": list(result.warnings),
         "model_digest": result.model_digest,
         "provider": result.provider,

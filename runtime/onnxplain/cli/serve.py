@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import os
 from pathlib import Path
 
 import click
 
 from onnxplain.cli.group import Command
+from onnxplain.serve.limits import MIB, Limits
+
+USUAL = Limits()
 
 
 @click.command(
@@ -30,13 +33,30 @@ from onnxplain.cli.group import Command
     "--strict", is_flag=True, help="End with an error where one model is broken, instead of serving the others."
 )
 @click.option(
-    "--max-rows", type=click.IntRange(min=1), help="Most evaluations one request may ask for.  [default: 100000]"
+    "--max-rows", default=USUAL.rows, type=click.IntRange(min=1), help="Most evaluations that one request may ask for."
 )
 @click.option(
-    "--max-message-mb", type=click.IntRange(1, 2047), help="Largest request or response in MiB.  [default: 64]"
+    "--max-message-mib",
+    default=USUAL.message_bytes // MIB,
+    type=click.IntRange(1, 2047),
+    help="Largest request or response.",
 )
 @click.option(
-    "--grace", type=click.FloatRange(min=0), help="Seconds that accepted requests get after SIGTERM.  [default: 30]"
+    "--max-concurrent", default=USUAL.concurrent, type=click.IntRange(min=1), help="Explanations at work at a time."
+)
+@click.option(
+    "--grace",
+    default=USUAL.grace_seconds,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="What accepted requests get after SIGTERM.",
+)
+@click.option(
+    "--lame-duck",
+    default=USUAL.lame_duck_seconds,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Between health saying NOT_SERVING and the port closing, for a load balancer to notice.",
 )
 def serve(
     folder: Path,
@@ -44,9 +64,11 @@ def serve(
     port: int,
     provider: str,
     strict: bool,
-    max_rows: int | None,
-    max_message_mb: int | None,
-    grace: float | None,
+    max_rows: int,
+    max_message_mib: int,
+    max_concurrent: int,
+    grace: float,
+    lame_duck: float,
 ) -> None:
     """Serve every .onnx file of a folder over gRPC, each under its file's name.
 
@@ -54,15 +76,17 @@ def serve(
     SIGTERM or Ctrl-C finishes the accepted requests first. There is no encryption and no login: put a proxy before it
     where others can reach it.
     """
-    from onnxplain.serve.limits import MIB, Limits
+    # gRPC's core would write lines of its own beside the one error that says what to do.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from onnxplain.serve.server import serve as run
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    usual = Limits()
-    limits = replace(
-        usual,
-        rows=max_rows or usual.rows,
-        message_bytes=max_message_mb * MIB if max_message_mb else usual.message_bytes,
-        grace_seconds=usual.grace_seconds if grace is None else grace,
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("onnxplain").setLevel(logging.INFO)
+    limits = Limits(
+        message_bytes=max_message_mib * MIB,
+        rows=max_rows,
+        concurrent=max_concurrent,
+        grace_seconds=grace,
+        lame_duck_seconds=lame_duck,
     )
     run(folder, host=host, port=port, provider=provider, limits=limits, strict=strict)

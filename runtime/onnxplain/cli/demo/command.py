@@ -60,10 +60,16 @@ def demo(out: Path, imagenet: bool) -> None:
     manifest, seconds = _convert(subject, out / "models")
     rules = ", ".join(manifest.rules)
     say.print(f"converted  {len(manifest.layers)} layers, rules {rules}, in {seconds:.1f} s", soft_wrap=True)
-    answers, facts = _explain(subject, manifest, out, say)
+    answers = _explain(subject, manifest, out, say)
     written = page.save_drawings(out, answers)
     page.save_strip(out / "side-by-side.png", answers)
-    facts += [("model digest", manifest.digest), ("rows", manifest.rows), ("parity with the source", _parity(manifest))]
+    facts = [
+        ("provider", answers[0].provider),
+        ("versions", ", ".join(f"{name} {version}" for name, version in answers[0].versions.items())),
+        ("rows", manifest.rows),
+        ("parity", ", ".join(f"{name} {value:.2g}" for name, value in manifest.parity.items())),
+        ("model digest", manifest.digest),
+    ]
     page.write(out / "index.html", subject, answers, facts, NEXT)
 
     for answer in answers:
@@ -109,9 +115,7 @@ def _convert(subject: subjects.Subject, folder: Path) -> tuple[Manifest, float]:
     return artifact.manifest, time.perf_counter() - start
 
 
-def _explain(
-    subject: subjects.Subject, manifest: Manifest, out: Path, say: Console
-) -> tuple[list[Answer], list[tuple[str, str]]]:
+def _explain(subject: subjects.Subject, manifest: Manifest, out: Path, say: Console) -> list[Answer]:
     from onnxplain.cli.demo.server import serving  # gRPC, which only this step needs
     from onnxplain.client import Client
 
@@ -129,14 +133,10 @@ def _explain(
             explain(model, subject, photograph, probabilities, lambda: progress.advance(task))
             for photograph in subject.photographs
         ]
-    return answers, [("seconds", f"{time.perf_counter() - start:.1f} with the server's start")]
-
-
-def _parity(manifest: Manifest) -> str:
-    return ", ".join(f"{name} {value:.2g}" for name, value in manifest.parity.items())
+    return answers
 
 
 def _row(panel: Panel) -> tuple[str, ...]:
     gap = "–" if panel.gap is None else f"{panel.gap:.1%}"
     error = "–" if panel.error is None else f"{panel.error:.0%}"
-    return panel.method, str(panel.n_rows), f"{panel.milliseconds:.0f} ms", error, gap
+    return panel.method, str(panel.n_rows), panel.time, error, gap

@@ -37,7 +37,8 @@ class Panel:
     options: Mapping[str, Any]
     drawn: Drawn
     n_rows: int
-    milliseconds: float
+    time: str
+    """Of the call, as the client saw it, with its unit."""
     gap: float | None
     """Sum of the map minus the score difference, as a fraction of that; None where a method promises none."""
     error: float | None
@@ -55,6 +56,8 @@ class Answer:
     score: float
     """The explained output of the answer: a logit."""
     probability: float | None
+    provider: str
+    versions: Mapping[str, str]
     panels: tuple[Panel, ...]
 
 
@@ -66,28 +69,40 @@ def explain(
     ``probabilities`` is the model's probability output: the score of its gradient is the answer's probability.
     """
     seen = prepare(photograph.image, subject.preprocessing)
-    chosen: dict[str, dict[str, Any]] = {"integrated_gradients": {"baseline": subject.baseline}}
+    chosen: dict[str, dict[str, Any]] = {
+        "integrated_gradients": {"baseline": subject.baseline},
+        "smoothgrad": {"seed": 1},  # the same page every time
+    }
     if subject.layer is not None:
         chosen["grad_cam"] = {"layer": subject.layer}
     # The five methods run two programs; the first call of each makes it, which is not what a call costs.
     for method in ("gradient", "grad_cam"):
         model.explain(seen.array, method=method, **chosen.get(method, {}))
-    panels = []
-    target, score = 0, 0.0
+    panels, explanation = [], None
     for method, about in METHODS:
         options = chosen.get(method, {})
         start = time.perf_counter()
         explanation = model.explain(seen.array, method=method, **options)
-        panels.append(_panel(explanation, about, options, seen, (time.perf_counter() - start) * 1e3))
-        target, score = int(np.ravel(explanation.targets[0])[0]), float(explanation.scores[0])
+        panels.append(_panel(explanation, about, options, seen, time.perf_counter() - start))
         done()
+    assert explanation is not None
+    target = int(explanation.targets[0])
     probability = None
     if probabilities is not None:
         probability = float(model.explain(seen.array, target=target, output=probabilities).scores[0])
-    return Answer(photograph, seen, subject.labels[target], score, probability, tuple(panels))
+    return Answer(
+        photograph=photograph,
+        seen=seen,
+        label=subject.labels[target],
+        score=float(explanation.scores[0]),
+        probability=probability,
+        provider=explanation.provider,
+        versions=explanation.versions,
+        panels=tuple(panels),
+    )
 
 
-def _panel(explanation: Explanation, about: str, options: Mapping[str, Any], seen: Seen, milliseconds: float) -> Panel:
+def _panel(explanation: Explanation, about: str, options: Mapping[str, Any], seen: Seen, seconds: float) -> Panel:
     ((name, maps),) = explanation.attributions.items()
     gap = error = None
     if explanation.convergence_delta is not None and explanation.baseline_scores is not None:
@@ -101,7 +116,7 @@ def _panel(explanation: Explanation, about: str, options: Mapping[str, Any], see
         options=options,
         drawn=draw(np.asarray(maps[0]), seen.region, layout=seen.layout, method=explanation.method),
         n_rows=explanation.n_rows,
-        milliseconds=milliseconds,
+        time=f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s",
         gap=gap if gap is not None and math.isfinite(gap) else None,
         error=error if error is not None and math.isfinite(error) else None,
         warnings=tuple(explanation.warnings),

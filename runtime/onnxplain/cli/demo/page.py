@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from onnxplain.cli.demo.explained import Answer
@@ -58,6 +59,8 @@ def write(
     environment = Environment(
         loader=PackageLoader("onnxplain.cli.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    # Names of methods are long words on a phone: let them break after an underscore.
+    environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
     height, width = subject.preprocessing.size or (0, 0)
     html = environment.get_template("page.html.j2").render(
         subject=subject,

@@ -112,7 +112,7 @@ def imagenet() -> Subject:
             for name, source, alt in (
                 ("cat", "chelsea", "The face of a tabby cat, looking at the camera"),
                 ("coffee", "coffee", "A cup of espresso on a saucer with a spoon, on a wooden table"),
-                ("rocket", "rocket", "A rocket lifting off from its launch pad at dusk"),
+                ("rocket", "rocket", "A rocket standing on its launch pad at dusk, between two masts"),
             )
         ),
         baseline="black",
@@ -122,7 +122,7 @@ def imagenet() -> Subject:
 
 def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes, in the order of the outputs."""
-    return tuple(resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())
+    return tuple(resources.files("onnxplain.cli.demo").joinpath("imagenet_classes.txt").read_text("utf-8").splitlines())
 
 
 def _efficientnet() -> Any:
