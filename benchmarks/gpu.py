@@ -26,7 +26,7 @@ import onnxplain_convert
 from benchmarks import onnx_networks
 from benchmarks.device import Copies, model_on, peak_memory, smi
 from benchmarks.measure import Ratio, machine, markdown, milliseconds, relative_difference, seconds, turns
-from benchmarks.placement import placement, programs, reported
+from benchmarks.placement import partitioned, programs, reported
 from benchmarks.tasks import TASKS, Task
 from onnxplain.artifact import Artifact
 from onnxplain.engine.session import resolve_provider
@@ -150,8 +150,7 @@ def with_tf32(on: bool, call: Callable[[], object]) -> object:
 
 def accepted(subject: Subject, x: NDArray[np.float32]) -> bool:
     """Placement and agreement of one network, printed."""
-    graphs = dict(programs(subject.name, subject.artifact))
-    astray = reported(graphs, placement(Path(sys.executable), graphs))
+    astray = reported(partitioned(Path(sys.executable), dict(programs(subject.name, subject.artifact))))
     rows = list(agreement(subject, x))
     print(f"\n{markdown(('network', 'rule set', 'what', 'CUDA to CPU', ''), rows)}\n", flush=True)
     return not astray and all(row[-1] == "ok" for row in rows)
