@@ -82,9 +82,9 @@ class Scheduler:
                 for lane in list(self._lanes.values()):
                     _fail_all(lane, Unavailable("the engine was closed before the job was done"))
             self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-            self._watcher.join()
+        for thread in (self._thread, self._watcher):
+            if thread is not threading.current_thread():  # as when a future's callback drops the last engine
+                thread.join()
 
     def _loop(self) -> None:
         while True:

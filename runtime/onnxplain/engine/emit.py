@@ -17,8 +17,9 @@ Attribute = int | float | str | Sequence[int] | ir.Graph
 class Emit:
     """Adds nodes, constants, inputs and outputs to ``graph``; a ``branch`` writes into a subgraph of it."""
 
-    def __init__(self, graph: ir.Graph, root: Emit | None = None) -> None:
+    def __init__(self, graph: ir.Graph, root: Emit | None = None, prefix: str = PREFIX) -> None:
         self.graph = graph
+        self._prefix = prefix
         self._root = root or self
         self._count = 0
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
@@ -31,7 +32,7 @@ class Emit:
         """A node with ``n`` outputs."""
         root = self._root
         root._count += 1
-        name = f"{PREFIX}{op}_{root._count}"
+        name = f"{root._prefix}{op}_{root._count}"
         outputs = [ir.Value(name=f"{name}/{i}" if n > 1 else name) for i in range(n)]
         node = ir.node(op, inputs, dict(attributes), name=name, outputs=outputs)
         self.graph.append(node)
@@ -43,7 +44,7 @@ class Emit:
         array: NDArray[np.generic] = np.asarray(value, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in root._constants:
-            name = f"{PREFIX}constant_{len(root._constants)}"
+            name = f"{root._prefix}constant_{len(root._constants)}"
             value_ = ir.Value(name=name, const_value=ir.tensor(array, name=name))
             value_.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
             value_.shape = ir.Shape(array.shape)
