@@ -36,11 +36,13 @@ def judge(case: Case, rules: str = "gradient") -> tuple[str, str]:
     outcome = "right, the point moved off a kink" if verdict.moved else "right"
     try:
         names = [gradient_name(rules, name) for name in case.wrt]
-        different = differences_in_onnxruntime(differentiated, {**case.feeds, **seeds}, names)
+        different = differences_in_onnxruntime(differentiated, {**case.feeds, **seeds}, [*case.outputs, *names])
     except NoKernel as error:
         if runs_forward(differentiated, case):
             return "no kernel", f"ONNX Runtime runs the forward pass, not the gradient: {error}"
         return f"{outcome}; ONNX Runtime cannot run its forward pass", ""
+    if not different.keys().isdisjoint(case.outputs):
+        return f"{outcome}; ONNX Runtime's forward pass differs from onnx's", ""
     return ("wrong in ONNX Runtime", f"in ONNX Runtime: {different}") if different else (outcome, "")
 
 

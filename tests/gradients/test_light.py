@@ -16,7 +16,7 @@ STEPS = (1e-8, 1e-7)
 """On a longer way some of a million ReLUs switch, on a shorter one rounding shows: the first that agrees will do."""
 
 TOLERANCE = 1e-4
-"""What is left of both where the gradient is weakest (inception_v2: 5e-5 of the probabilities); a wrong rule is off by 1."""
+"""What is left of both where the gradient is weakest (inception_v2: 5e-5 of the probabilities); a wrong rule by 1."""
 
 
 def test_there_are_nine() -> None:

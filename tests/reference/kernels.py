@@ -1,4 +1,4 @@
-"""Float64 kernels for operators where onnx's reference implementation is slow, wrong, or computes in float32 (Erf)."""
+"""Float64 kernels where onnx's reference implementation is slow, wrong, or computes in float32 (Erf)."""
 
 from __future__ import annotations
 
@@ -8,131 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_resize import Resize as OnnxResize
 
-from tests.reference.windows import Windows
+from tests.reference.windowed import AveragePool, Conv, ConvTranspose, LpPool, MaxPool, tensor
 
 Array = NDArray[Any]
-Ints = list[int] | None
-
-
-def tensor(x: Array) -> torch.Tensor:
-    """``x`` as a torch tensor, copied only where torch cannot share it."""
-    return torch.from_numpy(np.require(x, requirements=["C", "W"]))
-
-
-class Conv(OpRun):
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        b: Array | None = None,
-        auto_pad: str | None = None,
-        dilations: Ints = None,
-        group: int | None = None,
-        kernel_shape: Ints = None,
-        pads: Ints = None,
-        strides: Ints = None,
-    ) -> tuple[Array, ...]:
-        windows = Windows.of(
-            x.shape[2:], w.shape[2:], strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad
-        )
-        zeros = [0] * (x.ndim - 2)
-        y = torch.convolution(
-            windows.pad(tensor(x), 0.0, 0.0),
-            tensor(w),
-            None if b is None else tensor(b),
-            list(windows.strides),
-            zeros,
-            list(windows.dilations),
-            False,
-            zeros,
-            group or 1,
-        )
-        return (y.numpy(),)
-
-
-class ConvTranspose(OpRun):
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        b: Array | None = None,
-        auto_pad: str | None = None,
-        dilations: Ints = None,
-        group: int | None = None,
-        kernel_shape: Ints = None,
-        output_padding: Ints = None,
-        output_shape: Ints = None,
-        pads: Ints = None,
-        strides: Ints = None,
-    ) -> tuple[Array, ...]:
-        n = x.ndim - 2
-        strides, dilations = strides or [1] * n, dilations or [1] * n
-        extra = output_padding or [0] * n
-        full = [(x.shape[i + 2] - 1) * strides[i] + (w.shape[i + 2] - 1) * dilations[i] + 1 for i in range(n)]
-        if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            wanted = output_shape[-n:] if output_shape else [x.shape[i + 2] * strides[i] for i in range(n)]
-            total = [full[i] + extra[i] - wanted[i] for i in range(n)]
-            begin = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in total]
-            end = [total[i] - begin[i] for i in range(n)]
-        else:
-            given = pads or [0] * (2 * n)
-            begin, end = given[:n], given[n:]
-        zeros = [0] * n
-        y = torch.convolution(tensor(x), tensor(w), None, strides, zeros, dilations, True, zeros, group or 1)
-        crop = [side for i in reversed(range(n)) for side in (-begin[i], extra[i] - end[i])]
-        y = torch.nn.functional.pad(y, crop)
-        return ((y if b is None else y + tensor(b).reshape(-1, *[1] * n)).numpy(),)
-
-
-class _Pool(OpRun):
-    def windows(self, x: Array, attributes: dict[str, Any]) -> Windows:
-        return Windows.of(
-            x.shape[2:],
-            attributes["kernel_shape"],
-            strides=attributes.get("strides"),
-            dilations=attributes.get("dilations"),
-            pads=attributes.get("pads"),
-            auto_pad=attributes.get("auto_pad"),
-            ceil=bool(attributes.get("ceil_mode")),
-        )
-
-
-class MaxPool(_Pool):
-    def _run(self, x: Array, **attributes: Any) -> tuple[Array, ...]:
-        windows = self.windows(x, attributes)
-        if x.dtype.kind != "f":  # the least value stands for what is outside
-            values = windows.view(windows.pad(tensor(x).to(torch.int64), -(2**62), -(2**62)))
-        else:
-            values = windows.view(windows.pad(tensor(x), -np.inf, -np.inf))
-        best = values.max(-1)
-        y = best.values.numpy().astype(x.dtype)
-        if len(self.onnx_node.output) == 1:
-            return (y,)
-        spatial = x.shape[2:]
-        flat = np.arange(np.prod(spatial, dtype=np.int64)).reshape(spatial)
-        if attributes.get("storage_order"):
-            flat = np.arange(flat.size).reshape(spatial[::-1]).transpose()
-        places = windows.view(windows.pad(tensor(flat)[None, None], -1, -1)).expand_as(values)
-        within = places.gather(-1, best.indices[..., None])[..., 0].numpy()
-        first = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2] + (1,) * len(spatial)) * flat.size
-        return y, within + first
-
-
-class AveragePool(_Pool):
-    def _run(self, x: Array, count_include_pad: int = 0, **attributes: Any) -> tuple[Array, ...]:
-        windows = self.windows(x, attributes)
-        total = windows.view(windows.pad(tensor(x), 0.0, 0.0)).sum(-1)
-        inside = torch.ones((1, 1, *x.shape[2:]), dtype=total.dtype)
-        counted = windows.view(windows.pad(inside, float(count_include_pad), 0.0)).sum(-1)
-        return ((total / counted).numpy(),)
-
-
-class LpPool(_Pool):
-    def _run(self, x: Array, p: int = 2, **attributes: Any) -> tuple[Array, ...]:
-        windows = self.windows(x, attributes)
-        values = windows.view(windows.pad(tensor(x), 0.0, 0.0)).abs()
-        return ((values**p).sum(-1).pow(1.0 / p).numpy(),)
 
 
 class Erf(OpRun):
@@ -198,6 +78,34 @@ class LRN(OpRun):
         sides = [(0, 0), ((size - 1) // 2, size // 2)] + [(0, 0)] * (x.ndim - 2)
         squares = np.lib.stride_tricks.sliding_window_view(np.pad(x * x, sides), size, axis=1).sum(-1)
         return (x / (bias + alpha / size * squares) ** beta,)
+
+
+class GlobalMaxPool(OpRun):
+    """onnx's own knows two spatial axes."""
+
+    def _run(self, x: Array) -> tuple[Array, ...]:
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
+class Resize(OnnxResize):
+    """Repetition at once (the gradient of an average pool is one), all else as onnx does it, element by element."""
+
+    def _run(self, x: Array, *inputs: Any, **attributes: Any) -> tuple[Array, ...]:  # type: ignore[override]
+        repeats = self.repeats(x, inputs[1] if len(inputs) > 1 else None, attributes)
+        if repeats is None:
+            result: tuple[Array, ...] = super()._run(x, *inputs, **attributes)
+            return result
+        for axis, times in enumerate(repeats):
+            x = np.repeat(x, times, axis)
+        return (x,)
+
+    def repeats(self, x: Array, scales: Array | None, attributes: dict[str, Any]) -> list[int] | None:
+        """How often every element is repeated along each axis, None where it is no plain repetition."""
+        spelled = [attributes.get(name) for name in ("mode", "coordinate_transformation_mode", "nearest_mode", "axes")]
+        if scales is None or scales.shape != (x.ndim,) or spelled != ["nearest", "asymmetric", "floor", None]:
+            return None
+        whole = np.rint(scales)
+        return whole.astype(np.int64).tolist() if np.array_equal(whole, scales) and np.all(whole >= 1) else None
 
 
 class Pad(OpRun):
@@ -271,6 +179,8 @@ KERNELS: tuple[type[OpRun], ...] = (
     Gelu,
     BatchNormalization,
     LRN,
+    GlobalMaxPool,
+    Resize,
     Softmax,
     LogSoftmax,
     Pad,
