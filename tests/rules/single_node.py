@@ -130,8 +130,8 @@ def _torch_gradients(
     rng = np.random.default_rng(7)
     # float32 numbers, so that float64 and ONNX Runtime see the same seeds
     seeds = {name: rng.standard_normal(ys[name].shape).astype(np.float32) for name in explained}
-    total = sum((ys[name] * torch.tensor(seeds[name], dtype=torch.float64)).sum() for name in explained)
-    gradients = torch.autograd.grad(total, [tensors[name] for name in wrt])
+    cotangents = [torch.tensor(seeds[name], dtype=torch.float64) for name in explained]
+    gradients = torch.autograd.grad([ys[name] for name in explained], [tensors[name] for name in wrt], cotangents)
     return (
         {name: ys[name].detach().numpy() for name in explained},
         [g.numpy() for g in gradients],
@@ -147,7 +147,7 @@ def run_onnxruntime(model: ModelProto, feeds: Mapping[str, Array], outputs: Sequ
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     needed = {i.name for i in session.get_inputs()}
     values = session.run(list(outputs), {k: v for k, v in feeds.items() if k in needed})
-    return dict(zip(outputs, values, strict=True))
+    return {name: np.asarray(value) for name, value in zip(outputs, values, strict=True)}
 
 
 def assert_close(found: Array, want: Array, relative: float, what: str) -> None:
