@@ -66,13 +66,24 @@ class Drawn:
         text = PngInfo()
         text.add_text("onnxplain", json.dumps({"shown": self.steps, **(record or {})}))
         where = Path(path)
+        check_writable(where)
         try:
             if where.suffix.lower() == ".png":
                 self.image.save(where, pnginfo=text)
             else:
                 self.image.save(where)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise OnnxplainError(f"{where}: the picture cannot be written ({error})") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raises BadRequest where a picture cannot go to ``path``: before the work whose result it would hold."""
+    Image.init()
+    kinds = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.SAVE}
+    if path.suffix.lower() not in kinds:
+        raise BadRequest(f"{path}: no picture format is known by {path.suffix or 'no suffix'!r}: .png keeps the most")
+    if not path.parent.is_dir():
+        raise BadRequest(f"{path}: there is no folder {path.parent}")
 
 
 def one_channel(values: Array, layout: str, sign: str) -> tuple[Array, str]:

@@ -87,6 +87,10 @@ def test_an_overlay_shows_what_was_asked_for(net: Path, photo: Path, tmp_path: P
         (["{net}", "{photo}", "--size", "8"], "16"),
         (["{net}", "{photo}", "--mean", "0.1,0.2"], "mean has 2 values"),
         (["{net}", "{flat}"], "flat.npy"),
+        (["{net}", "{photo}", "-o", "{photo}.xyz"], "no picture format is known by '.xyz'"),
+        (["{net}", "{photo}", "-o", "{photo}/a.png"], "there is no folder"),
+        (["{net}", "{photo}", "--save", "{photo}/a.npz"], "there is no folder"),
+        (["{net}", "{photo}", "--preset", "adebayo2019"], "nearest: adebayo2018"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

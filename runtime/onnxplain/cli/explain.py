@@ -17,7 +17,7 @@ from onnxplain.cli.method_options import describe, method_options, named, taken
 from onnxplain.cli.pictures import Flags, picture_flags
 from onnxplain.cli.reading import Given, read_input
 from onnxplain.errors import BadRequest
-from onnxplain.overlay import SIGNS, Look, draw
+from onnxplain.overlay import SIGNS, Look, check_writable, draw
 
 if TYPE_CHECKING:  # the engine is loaded when there is something to explain, not for the help
     from onnxplain.explain import Explanation
@@ -97,6 +97,10 @@ def explain(
     """
     import onnxplain
 
+    if out is not None:
+        check_writable(out)
+    if save is not None and not save.parent.is_dir():
+        raise BadRequest(f"{save}: there is no folder {save.parent}")
     chosen, look = named(method), Look(sign, percentile, opacity)
     flags, asked = Flags.take(options), taken(options)
     with console.working(f"loading {model}"):
