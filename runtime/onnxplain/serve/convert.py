@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from onnxplain import errors
 from onnxplain.errors import BadModel, OnnxplainError, Unavailable
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 LONGEST_ANSWER = 64 * 1024
+BEFOREHAND = "convert it beforehand with `onnxplain convert` and serve the artifact"
 
 
 def convert_apart(path: Path, limits: Limits, stop: Callable[[], bool]) -> Path:
@@ -55,10 +56,7 @@ def convert_apart(path: Path, limits: Limits, stop: Callable[[], bool]) -> Path:
                 if stop():
                     raise Unavailable(f"{path.name}: the server stops")
                 if time.monotonic() - begin > limits.convert_seconds:
-                    raise BadModel(
-                        f"{path.name}: conversion took more than {limits.convert_seconds:g} s:"
-                        " convert it beforehand with `onnxplain convert` and serve the artifact"
-                    )
+                    raise BadModel(f"{path.name}: conversion took more than {limits.convert_seconds:g} s: {BEFOREHAND}")
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_SECONDS)
         finally:
@@ -83,8 +81,7 @@ def _answer(path: Path, code: int, said: bytes, limits: Limits) -> Path:
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     raise BadModel(
         f"{path.name}: conversion ended with {how}, perhaps for want of memory"
-        f" (it may use {limits.convert_bytes // MIB} MiB): convert it beforehand with `onnxplain convert` and serve the"
-        " artifact"
+        f" (it may use {limits.convert_bytes // MIB} MiB): {BEFOREHAND}"
     )
 
 
@@ -94,17 +91,32 @@ def main(path: str, most_bytes: str) -> None:
     # Whatever a library prints must not stand in the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    message: dict[str, Any]
+    name = Path(path).name
     try:
-        from onnxplain.explain import converted
-
-        message = {"artifact": str(converted(Path(path)))}
+        message = {"artifact": str(_converted(Path(path)))}
     except OnnxplainError as error:
         message = {"error": type(error).__name__, "text": str(error)}
     except MemoryError:
-        message = {"error": "BadModel", "text": f"{Path(path).name}: its conversion needs more than {most_bytes} bytes"}
+        message = _bad(f"{name}: conversion needs more than {int(most_bytes) // MIB} MiB of memory: {BEFOREHAND}")
+    except Exception as error:
+        traceback.print_exc()
+        message = _bad(f"{name}: conversion failed ({type(error).__name__}); the server's log has more")
     answer.write(json.dumps(message))
     answer.close()
+
+
+def _bad(text: str) -> dict[str, str]:
+    return {"error": BadModel.__name__, "text": text}
+
+
+def _converted(path: Path) -> Path:
+    from onnxplain.explain import converted
+
+    try:
+        return converted(path)
+    except OSError:
+        # A container's file system is often read-only but for its temporary folder.
+        return converted(path, tempfile.mkdtemp(prefix="onnxplain-"))
 
 
 def bound_memory(most: int) -> None:
