@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from onnxplain.engine import packing
 from onnxplain.engine.lane import Lane
 from onnxplain.engine.session import Session
 from onnxplain.engine.store import Key, Source, Store
-from onnxplain.engine.task import Task
+from onnxplain.engine.task import Task, translated
 from onnxplain.errors import OnnxplainError, Unavailable
 from onnxplain.rows import Job, Outcome
 
@@ -68,20 +68,18 @@ class Scheduler:
     def forget(self, source: Source) -> None:
         """Fail what is queued for a model and drop its sessions."""
         with self._changed:
-            for lane in list(self._lanes.values()):
-                if lane.needs[0] is source:
-                    _fail_all(lane, Unavailable("the model was closed"))
+            left = _taken([lane for lane in self._lanes.values() if lane.needs[0] is source])
             self._dropped.append(source)
             self._changed.notify_all()
+        _fail(left, Unavailable("the model was closed before the job was done"))
 
     def close(self, drain: bool = False) -> None:
         """Take no more jobs; finish those there are (``drain``) or fail them; end the thread. May be called twice."""
         with self._changed:
             self._closing = True
-            if not drain:
-                for lane in list(self._lanes.values()):
-                    _fail_all(lane, Unavailable("the engine was closed before the job was done"))
+            left = [] if drain else _taken(list(self._lanes.values()))
             self._changed.notify_all()
+        _fail(left, Unavailable("the engine was closed before the job was done"))
         for thread in (self._thread, self._watcher):
             if thread is not threading.current_thread():  # as when a future's callback drops the last engine
                 thread.join()
@@ -96,18 +94,17 @@ class Scheduler:
             except Exception as error:  # a bug of ours must not leave a future without an answer
                 logger.exception("the scheduler failed")
                 with self._changed:
-                    for lane in list(self._lanes.values()):
-                        _fail_all(lane, OnnxplainError(f"This is a bug in onnxplain's scheduler: {error!r}"))
+                    left = _taken(list(self._lanes.values()))
                     self._lanes.clear()
+                _fail(left, translated(error))
 
     def _next(self) -> tuple[Lane, packing.Run] | None:
         """Wait for the next run; None when closed and nothing is left."""
-        with self._changed:
-            while True:
+        while True:
+            self._sweep()
+            with self._changed:
                 while self._dropped:
                     self._store.drop(self._dropped.pop())
-                for lane in list(self._lanes.values()):
-                    lane.drop_cancelled()
                 self._lanes = {k: x for k, x in self._lanes.items() if x.active or x.waiting}
                 views = [lane.view() for lane in self._lanes.values()]
                 # Whoever closes with draining does not wait for company.
@@ -120,6 +117,15 @@ class Scheduler:
                     return None
                 self._busy.clear()
                 self._changed.wait(None if run is None else max(0.0, run - time.monotonic()))
+
+    def _sweep(self) -> None:
+        """Forget the jobs that nobody waits for. Callers are asked, and told, without the lock."""
+        with self._changed:
+            tasks = [(lane, task) for lane in self._lanes.values() for task in lane.tasks]
+        gone = [(lane, task) for lane, task in tasks if task.is_gone()]
+        with self._changed:
+            for lane, task in gone:
+                lane.remove(task)
 
     def _execute(self, lane: Lane, run: packing.Run) -> None:
         with self._changed:
@@ -137,12 +143,10 @@ class Scheduler:
                 self._running = _Running(tuple(lane.active), loaded.session)
             lane.run(loaded, rows, size)
         except Exception as error:
-            failure = error
-            if not isinstance(failure, OnnxplainError):
+            failure = translated(error)
+            if failure is not error:
                 logger.exception("a run failed")
-                failure = OnnxplainError(f"This is a bug in onnxplain: {error!r}")
-            for task in {t.number: t for t in [*lane.active, *joining]}.values():
-                task.fail(failure)
+            _fail([*lane.active, *joining], failure)
             lane.reset()
         finally:
             with self._changed:
@@ -167,7 +171,14 @@ def _is_unwanted(task: Task) -> bool:
         return False
 
 
-def _fail_all(lane: Lane, error: OnnxplainError) -> None:
-    for task in [*lane.active, *lane.waiting]:
+def _taken(lanes: Sequence[Lane]) -> list[Task]:
+    """All tasks of some lanes, of which none waits any more. Under the lock; their futures are answered after it."""
+    tasks = [task for lane in lanes for task in lane.tasks]
+    for lane in lanes:
+        lane.waiting.clear()
+    return tasks
+
+
+def _fail(tasks: Sequence[Task], error: OnnxplainError) -> None:
+    for task in tasks:
         task.fail(error)
-    lane.waiting.clear()

@@ -13,8 +13,8 @@ from onnxplain.engine.check import check_job, check_target
 from onnxplain.engine.moments import RESULT, carried_names
 from onnxplain.engine.session import Array, Handle, Session
 from onnxplain.engine.store import Key, Loaded
-from onnxplain.engine.task import Task
-from onnxplain.errors import BadRequest, Cancelled, OnnxplainError
+from onnxplain.engine.task import Task, translated
+from onnxplain.errors import BadRequest, OnnxplainError
 
 PER_ROW = ("score", "top")
 
@@ -43,16 +43,21 @@ class Lane:
             sizes=self.sizes,
         )
 
-    def drop_cancelled(self) -> None:
-        """Forget the jobs that nobody waits for."""
-        self.active = [task for task in self.active if not _is_gone(task)]
-        kept = [task for task in self.waiting if not _is_gone(task)]
-        self.waiting.clear()
-        self.waiting.extend(kept)
+    @property
+    def tasks(self) -> list[Task]:
+        """All of them, active first."""
+        return [*self.active, *self.waiting]
+
+    def remove(self, task: Task) -> None:
+        """Forget a task that nobody waits for."""
+        if task in self.active:
+            self.active.remove(task)
+        elif task in self.waiting:
+            self.waiting.remove(task)
 
     def join(self, n: int) -> list[Task]:
         """Make the first ``n`` waiting tasks active; returns those whose future was not cancelled meanwhile."""
-        joining = [self.waiting.popleft() for _ in range(n)]
+        joining = [self.waiting.popleft() for _ in range(min(n, len(self.waiting)))]  # some may have been taken away
         return [task for task in joining if task.future.set_running_or_notify_cancel()]
 
     def admit(self, tasks: Sequence[Task], loaded: Loaded) -> list[Task]:
@@ -102,8 +107,12 @@ class Lane:
         going_on = []
         for task, slot, offset in zip(self.active, pack.slots, pack.offsets, strict=False):
             part = slice(offset, offset + slot.stop - slot.start)
-            for name, values in per_row.items():
-                task.keep_rows(name, slot.start, _by_row(values, pack.size)[part])
+            try:
+                check_target(task.job.target, size)
+                for name, values in per_row.items():
+                    task.keep_rows(name, slot.start, _by_row(values, pack.size)[part])
+            except (OnnxplainError, MemoryError) as error:
+                task.fail(translated(error))
             if names:
                 task.nonfinite += int(np.count_nonzero(~results["finite"][part]))
             task.done = slot.stop
@@ -111,7 +120,8 @@ class Lane:
                 for t in names:
                     task.maps[t] = {x: results[f"done/{x}/{t}"][finished] for x in RESULT}
                 finished += 1
-            _settle(task, size, names)
+                if not task.future.done():
+                    task.succeed(task.outcome({t: task.job.inputs[t].shape for t in names}))
             if not task.future.done():
                 going_on.append(task)
         self.active = going_on
@@ -166,24 +176,3 @@ def _by_row(values: Array, n_rows: int) -> Array:
             f"a layer's first axis has length {values.shape[0]} in a run of {n_rows} rows: it is not the row axis"
         )
     return values.reshape(n_rows, values.shape[0] // n_rows, *values.shape[1:])
-
-
-def _settle(task: Task, size: int, names: Sequence[str]) -> None:
-    """Give the future its outcome once all rows are done, or its error as soon as it is known."""
-    try:
-        check_target(task.job.target, size)
-        if task.pending == 0:
-            task.succeed(task.outcome({t: task.job.inputs[t].shape for t in names}))
-    except OnnxplainError as error:
-        task.fail(error)
-
-
-def _is_gone(task: Task) -> bool:
-    try:
-        gone = task.future.cancelled() or task.cancelled()
-    except Exception as error:
-        task.fail(OnnxplainError(f"asking whether a job was cancelled failed: {error!r}"))
-        return True
-    if gone:
-        task.fail(Cancelled("the caller went away before the job was done"))
-    return gone

@@ -12,10 +12,22 @@ import numpy as np
 
 from onnxplain.engine.moments import RESULT
 from onnxplain.engine.session import Array
+from onnxplain.errors import Cancelled, LimitExceeded, OnnxplainError
 from onnxplain.rows import Floats, Job, Moments, Outcome
 
 
-@dataclass
+def translated(error: Exception) -> OnnxplainError:
+    """What a job is told of ``error``: our own errors as they are, anything else as what it means to the caller."""
+    if isinstance(error, OnnxplainError):
+        return error
+    if isinstance(error, MemoryError):
+        return LimitExceeded(
+            f"out of memory: ask for fewer rows with layers returned per row, or smaller inputs ({error})"
+        )
+    return OnnxplainError(f"This is a bug in onnxplain: {error!r}")
+
+
+@dataclass(eq=False)
 class Task:
     """A job, the future that waits for it, and the per-row numbers that came back. Owned by the scheduler's thread."""
 
@@ -33,6 +45,17 @@ class Task:
     @property
     def pending(self) -> int:
         return len(self.job.round.rows) - self.done
+
+    def is_gone(self) -> bool:
+        """Does nobody wait for it any more? Fails the future then. Asks the caller: never under a lock."""
+        try:
+            gone = self.future.done() or self.cancelled()
+        except Exception as error:
+            self.fail(OnnxplainError(f"asking whether a job was cancelled failed: {error!r}"))
+            return True
+        if gone:
+            self.fail(Cancelled("the caller went away before the job was done"))
+        return gone
 
     def succeed(self, outcome: Outcome) -> None:
         """Give the future its outcome, unless it was cancelled or failed by someone else meanwhile."""
