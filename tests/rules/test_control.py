@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.rules.graphs import EXACT, ROUNDED, Found, distance, gradients, model
 
 from onnxplain.errors import Unsupported
 from onnxplain_convert import differentiate
+from tests.rules.graphs import EXACT, ROUNDED, Found, distance, gradients, model
 
 BRANCHES = """
 g (float[2,3] x, float[3] w, bool c) => (float[2,3] y) {
@@ -92,7 +92,7 @@ def test_nested_branches(outer: bool, inner: bool) -> None:
 @pytest.mark.parametrize("direction", [0, 1])
 @pytest.mark.parametrize("explained", ["y", "hn"])
 def test_scan_goes_back_through_every_step(direction: int, explained: str) -> None:
-    h0, x, w = drawn(2), drawn(4, 2), drawn(2, 2)
+    h0, x, w = 0.3 * drawn(2), 0.3 * drawn(4, 2), drawn(2, 2)  # small: a saturated tanh has no digits to compare
     seed = drawn(4, 2) if explained == "y" else drawn(2)
     proto = model(SCAN.replace("DIRECTION", str(direction)))
     feeds = {"h0": h0, "x": x, "w": w}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,3 +152,15 @@ def test_conv_transpose(node: Node) -> None:
     pairs = zip(attributes.get("output_padding", ()), attributes["strides"], strict=False)
     runs = all(extra < stride for extra, stride in pairs)
     check(node, conv_transpose(**attributes), ALL, rounded=ROUNDED if runs else None)
+
+
+@pytest.mark.parametrize("shapes", ["static", "batch"])
+@pytest.mark.parametrize(("strides", "dilations", "pads"), [(1, 1, 0), (2, 1, 1), (1, 2, 1), (3, 2, 2)])
+def test_col2im(shapes: Shapes, strides: int, dilations: int, pads: int) -> None:
+    image, block, c = (7, 8), (2, 3), 2
+    counts = [(i + 2 * pads - (k - 1) * dilations - 1) // strides + 1 for i, k in zip(image, block, strict=True)]
+    x = normal(2, c * block[0] * block[1], counts[0] * counts[1])
+    inputs = {"x": x, "image_shape": np.array(image), "block_shape": np.array(block)}
+    attributes = {"strides": [strides] * 2, "dilations": [dilations] * 2, "pads": [pads] * 4}
+    node = Node("Col2Im", inputs, attributes, constants=("image_shape", "block_shape"), shapes=shapes)
+    check(node, lambda x, *_: F.fold(x, image, block, dilations, pads, strides), ["x"])

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.reference.windows import Windows
-from tests.rules.single_node import Node, Shapes, check, normal, operators
+from tests.rules.single_node import EXACT, Node, Shapes, check, normal, operators
 
 F = torch.nn.functional
 Truth = Callable[[torch.Tensor], torch.Tensor]
@@ -105,6 +105,24 @@ def test_max_pool_with_indices(storage_order: int) -> None:
     node = Node("MaxPool", {"x": normal(2, 3, 5, 6)}, attributes, outputs=("y", "indices"))
     model = check(node, lambda x: F.max_pool2d(x, (3, 2), (1, 2)), ["x"])
     assert operators(model).count("MaxPool") == 1 + storage_order
+
+
+@pytest.mark.parametrize("shapes", ["static", "batch", "symbolic"])
+@pytest.mark.parametrize("output_shape", [None, [2, 3, 4, 6], [2, 3, 5, 7]])
+def test_max_unpool(shapes: Shapes, output_shape: list[int] | None) -> None:
+    """With a larger output_shape PyTorch and ONNX Runtime count the indices in it, onnx's reference does not."""
+    x, indices = F.max_pool2d(torch.tensor(normal(2, 3, 4, 6)), 2, return_indices=True)
+    size = output_shape[2:] if output_shape else [4, 6]
+    flat = indices + torch.arange(6).reshape(2, 3, 1, 1) * size[0] * size[1]
+    inputs = {"x": x.numpy(), "indices": flat.numpy()}
+    if output_shape:
+        inputs["output_shape"] = np.array(output_shape)
+    node = Node("MaxUnpool", inputs, {"kernel_shape": [2, 2], "strides": [2, 2]}, shapes=shapes)
+
+    def truth(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return F.max_unpool2d(x, indices, 2, output_size=size)
+
+    check(node, truth, ["x"], exact=EXACT if size == [4, 6] else None)
 
 
 @settings(max_examples=150, deadline=None)

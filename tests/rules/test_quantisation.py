@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import torch
-from tests.rules.graphs import ROUNDED, distance, gradients, model
 
 from onnxplain_convert import differentiate
 from onnxplain_convert.canonical import canonicalise
 from onnxplain_convert.grad.walk import differentiate_graph
 from onnxplain_convert.relevance import RULE_SETS
+from tests.rules.graphs import ROUNDED, distance, gradients, model
 
 QDQ = """
 g (float[N,4] x) => (float[N,3] y)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from tests.rules.graphs import EXACT, ROUNDED, distance, gradients, model
 
 STEPS, BATCH, FEATURES, HIDDEN = 4, 3, 2, 3
