@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxplain.artifact import Artifact, Preprocessing
 from onnxplain_convert.canonical import canonicalise
 from onnxplain_convert.coverage import Coverage, Operator, coverage
-from onnxplain_convert.explainable import explainable, rule_sets
+from onnxplain_convert.explainable import build_artifact, rule_sets
 from onnxplain_convert.explainable.select import differentiated, explained
 from onnxplain_convert.frontends import read
 from onnxplain_convert.grad.walk import differentiate_graph
@@ -42,7 +42,7 @@ def convert(
 
     Raises BadRequest, NotFound (nearest names), BadModel (broken or unsafe file), Unsupported (operator without rule).
     """
-    return explainable(
+    return build_artifact(
         read(source, example),
         out_path,
         rules=rules,

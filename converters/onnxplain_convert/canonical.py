@@ -34,6 +34,9 @@ IR_VERSION = 10
 CHANGES = "onnxplain.changes"
 """Key in ``ir.Model.meta``: sentences about what canonicalisation decided or changed."""
 
+TRAINING = "onnxplain.training"
+"""Key in ``ir.Model.meta``: was anything put from training into inference mode?"""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,8 +64,9 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(result)
     LiftSubgraphInitializersToMainGraphPass()(result)
     NameFixPass()(result)
-    if inference:
-        changes += to_inference_mode(result)
+    ended = to_inference_mode(result) if inference else []
+    changes += ended
+    result.meta[TRAINING] = bool(ended)
     _name_unknown_axes(result)
     _infer_converted(result, source_opset)
     TopologicalSortPass()(result)

@@ -23,6 +23,8 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
             light.graph.initializers.pop(value.name or "")
             if value not in light.graph.inputs:
                 light.graph.inputs.append(value)
+        elif isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
     light.ir_version = max(light.ir_version, 4)  # before that initializers had to be inputs as well
     return ir.to_proto(light)
 

@@ -48,7 +48,7 @@ def _like(example: Array, value: ir.Value, n: int, rng: np.random.Generator) -> 
     if rows.dtype.kind == "f":
         noise = rng.standard_normal(rows.shape) * (0.1 * float(rows.std()) or 1.0)
         rows[len(example) :] += noise[len(example) :].astype(rows.dtype)
-    elif n > len(example):
+    elif rows.ndim > 1:
         for i in range(len(example), n):  # other rows of integers: the same values in another order
             rows[i] = np.roll(rows[i], i, axis=-1)
     return rows

@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxplain.artifact import MANIFEST_KEY, Artifact, Manifest, Preprocessing, TensorSpec
 from onnxplain.errors import BadRequest, NotFound, nearest
-from onnxplain_convert.canonical import CHANGES, canonicalise
+from onnxplain_convert.canonical import CHANGES, TRAINING, canonicalise
 from onnxplain_convert.explainable.batch import Batch, settle
 from onnxplain_convert.explainable.digest import digest
 from onnxplain_convert.explainable.layers import layers
@@ -31,10 +31,10 @@ from onnxplain_convert.relevance import RULE_SETS
 from onnxplain_convert.relevance.gates import gated
 from onnxplain_convert.verify import Probe, check_gradients, check_guided, parity, signals, whole
 
-__all__ = ["explainable", "rule_sets"]
+__all__ = ["build_artifact", "rule_sets"]
 
 
-def explainable(
+def build_artifact(
     source: Source,
     out_path: str | Path | None,
     *,
@@ -49,15 +49,15 @@ def explainable(
     baked = rule_sets(rules)
     rng = np.random.default_rng(0)
     model = canonicalise(source.model, inference=True)
-    changes = list(model.meta[CHANGES])
+    changes, training = list(model.meta[CHANGES]), bool(model.meta[TRAINING])
     RemoveUnusedNodesPass()(model)
     originals = [v.name or "" for v in model.graph.outputs]
     probabilities = expose_logits(model)
     names = explained(model, outputs)
+    stands_for = differentiated(model, wrt)
     batch = settle(model, names, source.example, rng)
     model = batch.model
     changes += [batch.note] if batch.note else []
-    stands_for = differentiated(model, wrt)
     default = default_output(names, originals, probabilities)
     forward = list(model.graph)
     manifest = Manifest(
@@ -79,6 +79,8 @@ def explainable(
     )
     walked = differentiate_graph(model, list(stands_for), names, baked)
     manifest = with_gradients(manifest, walked, forward)
+    if training:
+        source = dataclasses.replace(source, run=None)
     manifest = verified(Artifact(model, manifest), source, batch, gate_tensors(forward, manifest), rng)
     model.metadata_props[MANIFEST_KEY] = manifest.to_json()
     if out_path is not None:
@@ -146,18 +148,24 @@ def verified(
     arriving = signals(manifest, gates)
     taps = [*arriving, *arriving.values()]
     run = whole(artifact, taps)
-    notes: dict[str, Any] = {}
-    try:
-        theirs = source.run(batch.feeds)
-    except Exception as error:  # the source's own engine: whatever it raises, there is nothing to compare with
-        theirs, notes["parity"] = {}, f"not measured: {str(error)[:200]}"
+    theirs, note = _outputs_of(source, batch.feeds)
     probe = Probe.at(artifact, run, batch.run, batch.together, taps, rng)
     measured = parity(_rows_of(batch, probe.found), {y: theirs[y] for y in manifest.explained if y in theirs})
     slope = check_gradients(probe, rng)
     if slope is not None:
         measured["gradient/slope"] = slope
     check_guided(probe, arriving)
-    return dataclasses.replace(manifest, parity=measured, source={**manifest.source, **notes})
+    return dataclasses.replace(manifest, parity=measured, source={**manifest.source, **note})
+
+
+def _outputs_of(source: Source, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """What the source itself computes, or nothing and the reason."""
+    if source.run is None:
+        return {}, {"parity": "not measured: the source is in training mode"}
+    try:
+        return source.run(feeds), {}
+    except Exception as error:  # the source's own engine: whatever it raises, there is nothing to compare with
+        return {}, {"parity": f"not measured: {str(error)[:200]}"}
 
 
 def _rows_of(batch: Batch, found: Mapping[str, Array]) -> dict[str, Array]:

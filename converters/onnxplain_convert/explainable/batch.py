@@ -133,7 +133,7 @@ def _free_reshapes(model: ir.Model) -> None:
             continue
         live.update(node.outputs)
         shape = const_array(node.inputs[1]) if node.op_type == "Reshape" and not node.domain else None
-        if shape is None or not shape.size or shape[0] <= 0 or node.attributes.get_int("allowzero", 0):
+        if shape is None or not shape.size or shape[0] <= 0 or (shape == 0).any():
             continue
         assert node.inputs[0] is not None
         before = dims(node.inputs[0])
@@ -147,6 +147,7 @@ def _free_reshapes(model: ir.Model) -> None:
         value = ir.val(tensor.name, tensor.dtype, [shape.size], const_value=tensor)
         model.graph.register_initializer(value)
         node.replace_input_with(1, value)
+        node.attributes.pop("allowzero", None)
 
 
 def _fixed(model: ir.Model) -> ir.Model:

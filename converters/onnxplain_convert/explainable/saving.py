@@ -52,4 +52,8 @@ def _embedded(model: ir.Model) -> ir.Model:
     if not any(isinstance(tensor, ir.ExternalTensor) for tensor in _weights(model)):
         return model
     copy = model.clone()
-    return ir.external_data.load_to_model(copy)
+    for value in copy.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=value.name)
+    return copy

@@ -23,7 +23,7 @@ class Source:
     """As the frontend made or read it: not canonical yet. Weights stay where they are (mapped, or the framework's)."""
     info: dict[str, Any]
     """framework, producer, opset and file name, for the manifest."""
-    run: Run
-    """The source itself. Raises whatever its engine raises where it cannot run."""
+    run: Run | None
+    """The source itself. Raises whatever its engine raises where it cannot run. None: not comparable."""
     example: Mapping[str, np.ndarray[Any, Any]] | None = field(default=None)
     """Inputs that are known to make sense, by input name."""
