@@ -120,7 +120,7 @@ def test_max_unpool(shapes: Shapes, output_shape: list[int] | None) -> None:
     node = Node("MaxUnpool", inputs, {"kernel_shape": [2, 2], "strides": [2, 2]}, shapes=shapes)
 
     def truth(x: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        return F.max_unpool2d(x, indices, 2, output_size=size)
+        return F.max_unpool2d(x, indices, [2, 2], output_size=size)
 
     check(node, truth, ["x"], exact=EXACT if size == [4, 6] else None)
 
