@@ -17,6 +17,7 @@ from onnxplain_convert.grad.rules import (
     recurrent,
     reductions,
     resampling,
+    sampling,
     signal,
 )
 from onnxplain_convert.grad.ruleset import RuleSet
@@ -37,6 +38,7 @@ FAMILIES = (
     pooling.RULES,
     normalisation.RULES,
     resampling.RULES,
+    sampling.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

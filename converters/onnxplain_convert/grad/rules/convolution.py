@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxplain.errors import Unsupported
@@ -9,7 +10,7 @@ from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.geometry import Windows, kernel_of, sizes_of, spatial, split_padding, vector
-from onnxplain_convert.graph.shapes import Dim, dims
+from onnxplain_convert.graph.shapes import Dim, const_array, dims
 
 RULES = RuleSet("convolution")
 
@@ -55,6 +56,19 @@ def conv_transpose(b: Backward) -> Gradients:
     if b.wants(2):
         gb = channel_sum(b.op, b.g, windows.rank)
     return gx, gw, gb
+
+
+@RULES.rule("Col2Im")
+def col2im(b: Backward) -> ir.Value:
+    """The image's blocks taken apart again: a convolution with one kernel for every place in a block."""
+    op, block = b.op, const_array(b.inputs[2])
+    if block is None:
+        raise Unsupported(f"Col2Im {b.node.name!r}: its block_shape must be constant")
+    places = int(block.prod())
+    kernel = op.const(np.eye(places).reshape(places, 1, *block), b.g.dtype)
+    attributes = {name: b.attr(name) for name in ("strides", "dilations", "pads")}
+    image = op.Reshape(b.g, vector(op, -1, 1, sizes_of(op, b.g, block.size)))
+    return op.reshape_like(op.Conv(image, kernel, **attributes), b.x)
 
 
 def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir.Value, group: int = 1) -> ir.Value:

@@ -41,6 +41,15 @@ def max_pool(b: Backward) -> ir.Value:
     return op.reshape_like(gx, b.x)
 
 
+@RULES.rule("MaxUnpool")
+def max_unpool(b: Backward) -> ir.Value:
+    """Every element takes the gradient of the place that it was put at, also one that another element overwrote."""
+    op, indices = b.op, b.input(1)
+    if b.has(2):  # runtimes differ in what the indices count then: ask this one by sending the elements' numbers
+        return _where_put(b)
+    return op.reshape_like(op.Gather(op.Reshape(b.g, [-1]), op.Reshape(indices, [-1])), b.x)
+
+
 @RULES.rule("GlobalMaxPool")
 def global_max_pool(b: Backward) -> ir.Value:
     op = b.op
@@ -94,6 +103,19 @@ def spread(op: Emitter, g: ir.Value, windows: Windows, like: ir.Value) -> ir.Val
     alone = vector(op, -1, 1, sizes_of(op, g, n))
     ones = op.const(np.ones((1, 1, *kernel)), g.dtype)
     return op.reshape_like(transposed(op, op.Reshape(g, alone), ones, windows, like), like)
+
+
+def _where_put(b: Backward) -> ir.Value:
+    """g at the place of every element: the elements' numbers, from 1 on, put there by the operator itself."""
+    op = b.op
+    count = op.Size(b.x)
+    numbers = op.Add(op.Range(op.const(np.int64(0)), count, op.const(np.int64(1))), 1)
+    sent = op.reshape_like(op.CastLike(numbers, b.x), b.x)
+    attributes = {name: a.value for name, a in b.node.attributes.items()}
+    put = op.Reshape(op.Cast(op.MaxUnpool(sent, b.input(1), b.input(2), **attributes), to=ir.DataType.INT64), [-1])
+    empty = op.CastLike(op.ConstantOfShape(op.Reshape(op.Add(count, 1), [1])), b.g)
+    gx = op.ScatterElements(empty, put, op.Reshape(b.g, [-1]), axis=0)  # 0: where no element was put
+    return op.reshape_like(op.Slice(gx, [1], [2**63 - 1], [0]), b.x)
 
 
 def _windows(b: Backward) -> Windows:
