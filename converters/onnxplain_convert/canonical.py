@@ -146,7 +146,7 @@ def _infer(model: ir.Model, *, strict: bool) -> None:
 
 
 def _infer_converted(model: ir.Model, source_opset: int) -> None:
-    """Strictly. Operators of later opsets take types that those of the window do not: then the model is not to blame."""
+    """Strictly. Operators of later opsets take types that the window's do not: then the model is not to blame."""
     try:
         _infer(model, strict=True)
     except BadModel as error:
@@ -154,8 +154,8 @@ def _infer_converted(model: ir.Model, source_opset: int) -> None:
         if source_opset <= opset:
             raise
         raise Unsupported(
-            f"the model uses what opset {source_opset} allows and opset {opset} does not: {error}. Export it with opset "
-            f"{opset} or lower, in float32 where the type is what is refused"
+            f"the model uses what opset {source_opset} allows and opset {opset} does not: {error}. Export it with "
+            f"opset {opset} or lower, in float32 where the type is what is refused"
         ) from error
 
 

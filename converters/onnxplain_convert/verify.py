@@ -94,7 +94,8 @@ def _onnxruntime(model: Path | bytes, weights: Mapping[str, Array]) -> Evaluator
 
     def run(feeds: Feeds, outputs: Sequence[str]) -> dict[str, Array]:
         given = {name: feeds[name] for name in names if name in feeds}
-        return dict(zip(outputs, session.run(list(outputs), given), strict=True))
+        results: list[Any] = list(session.run(list(outputs), given))
+        return dict(zip(outputs, results, strict=True))
 
     return run
 
@@ -111,7 +112,8 @@ def _reference(model: ir.Model | Path | bytes) -> Evaluator:
 
     def run(feeds: Feeds, outputs: Sequence[str]) -> dict[str, Array]:
         given = {name: value for name, value in feeds.items() if name in names}
-        return dict(zip(outputs, session.run(list(outputs), given), strict=True))
+        results: list[Any] = list(session.run(list(outputs), given))
+        return dict(zip(outputs, results, strict=True))
 
     return run
 
@@ -202,8 +204,8 @@ def check_gradients(probe: Probe, rng: np.random.Generator) -> float | None:
     """Relative difference between the gradient and the slopes that central differences see along it and at random.
 
     Kinks and rounding spoil differences: steps whose effect drowns in rounding are left out, the best of the others
-    counts, and the gradient is refused (Unsupported) only where two neighbouring steps agree with each other and not with
-    it, and no piecewise constant node makes gradient and slope differ on purpose. None: nothing to compare.
+    counts, and the gradient is refused (Unsupported) only where two neighbouring steps agree with each other and not
+    with it, and no piecewise constant node makes gradient and slope differ on purpose. None: nothing to compare.
     """
     tensors = [t.name for t in probe.manifest.differentiated if t.name in probe.feeds]
     if "gradient" not in probe.manifest.rules or not tensors:
@@ -224,7 +226,7 @@ def check_gradients(probe: Probe, rng: np.random.Generator) -> float | None:
 def _compare(
     probe: Probe, gradient: Mapping[str, Array], direction: Mapping[str, Array]
 ) -> tuple[float, list[float], float] | None:
-    """(gradient along the direction, slopes by central differences, smallest relative error); None where nothing shows."""
+    """(gradient along the direction, slopes by central differences, least relative error); None where nothing shows."""
     length = _norm(direction)
     if not length or not np.isfinite(length):
         return None

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 def model(opset: int, body: str, ir_version: int = 8, extra: str = "") -> onnx.ModelProto:
-    """``body``: ``(float[2, 3] x) => (float[2, 3] y) { ... }``; ``extra``: further opset imports and functions after it."""
+    """``body``: ``(float[2, 3] x) => (float[2, 3] y) { ... }``; ``extra``: further opset imports."""
     imports = ", ".join([f'"": {opset}', *([extra] if extra else [])])
     return onnx.parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{imports}]> graph {body}")
 
@@ -29,7 +29,8 @@ def run(proto: onnx.ModelProto | ir.Model, feeds: Mapping[str, Array]) -> dict[s
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [x.name for x in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    results: list[Any] = list(session.run(names, dict(feeds)))
+    return dict(zip(names, results, strict=True))
 
 
 def normal(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:

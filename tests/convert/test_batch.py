@@ -30,7 +30,9 @@ INDEPENDENT = {
         ("batch", 4, 3),
     ),
     "a constant shape as PyTorch writes it": (
-        "(float[1, 4, 3] x) => (float[1, 12] y) { s = Constant <value_ints = [1, 12]> ()  y = Reshape <allowzero = 1> (x, s) }",
+        """(float[1, 4, 3] x) => (float[1, 12] y) {
+            s = Constant <value_ints = [1, 12]> ()  y = Reshape <allowzero = 1> (x, s)
+        }""",
         ("batch", 4, 3),
     ),
     "a constant shape with an open end": (
@@ -67,7 +69,9 @@ COUPLED = {
     "the mean of the batch": "(float[n, 3] x) => (float[n, 3] y) { m = ReduceMean (x, zero)  y = Sub (x, m) }",
     "one number for all": "(float[n, 3] x) => (float y) { y = ReduceSum <keepdims = 0> (x) }",
     "rows against rows": "(float[n, 3] x) => (float[n, n] y) { t = Transpose <perm = [1, 0]> (x)  y = MatMul (x, t) }",
-    "statistics of the batch": "(float[n, 3] x) => (float[n, 3] y) { y, a, b = BatchNormalization <training_mode = 1> (x, k, k, k, k) }",
+    "statistics of the batch": """(float[n, 3] x) => (float[n, 3] y) {
+        y, a, b = BatchNormalization <training_mode = 1> (x, k, k, k, k)
+    }""",
 }  # fmt: skip
 
 
@@ -106,7 +110,9 @@ def test_two_inputs_get_one_row_axis_where_that_is_right() -> None:
 
 
 def test_two_inputs_keep_their_axes_where_it_is_wrong() -> None:
-    body = "(float[q, 3] query, float[g, 3] gallery) => (float[q, g] y) { t = Transpose <perm = [1, 0]> (gallery)  y = MatMul (query, t) }"
+    body = """(float[q, 3] query, float[g, 3] gallery) => (float[q, g] y) {
+        t = Transpose <perm = [1, 0]> (gallery)  y = MatMul (query, t)
+    }"""
     manifest = convert(model(18, body)).manifest
     assert manifest.rows == "coupled"
     assert [x.shape[0] for x in manifest.inputs] == ["q", "g"]
@@ -114,7 +120,9 @@ def test_two_inputs_keep_their_axes_where_it_is_wrong() -> None:
 
 def test_freed_weights_are_not_touched() -> None:
     """A Reshape of a weight to [1, 3] begins with one as well, and has nothing to do with rows."""
-    body = "(float[1, 3] x) => (float[1, 3] y) { s = Constant <value_ints = [1, 3]> ()  v = Reshape (w, s)  y = Mul (x, v) }"
+    body = """(float[1, 3] x) => (float[1, 3] y) {
+        s = Constant <value_ints = [1, 3]> ()  v = Reshape (w, s)  y = Mul (x, v)
+    }"""
     new = freed(canonicalise(constant(model(18, body), w=normal(3))), "batch")
     assert new is not None
     x = normal(5, 3)
@@ -131,7 +139,9 @@ def test_a_light_network_of_one_row_is_freed() -> None:
 
 
 def test_made_up_rows_differ_and_indices_fit_their_table() -> None:
-    body = "(float[n, 4] x, int64[n, 3] ids, int64[n] mask, uint8[n, 2] pixels) => (float[n, 3, 2] e) { c = Cast <to = 6> (ids)  e = Gather (table, c) }"
+    body = """(float[n, 4] x, int64[n, 3] ids, int64[n] mask, uint8[n, 2] pixels) => (float[n, 3, 2] e) {
+        c = Cast <to = 6> (ids)  e = Gather (table, c)
+    }"""
     new = canonicalise(constant(model(18, body), table=normal(5, 2)))
     feeds = random_feeds(new, 40, 16, np.random.default_rng(0))
     assert feeds is not None

@@ -57,7 +57,9 @@ def test_a_softmax_of_the_input_itself() -> None:
 
 
 def test_two_heads() -> None:
-    body = "(float[n, 3] x) => (float[n, 3] a, float[n, 3] b) { s = Tanh (x)  a = Softmax (s)  t = Neg (x)  b = Sigmoid (t) }"
+    body = """(float[n, 3] x) => (float[n, 3] a, float[n, 3] b) {
+        s = Tanh (x)  a = Softmax (s)  t = Neg (x)  b = Sigmoid (t)
+    }"""
     manifest = convert(model(18, body)).manifest
     assert manifest.probabilities == {"a": "s", "b": "t"}
     assert manifest.default_output == "s"

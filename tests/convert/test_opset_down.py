@@ -1,4 +1,4 @@
-"""Models newer than the window: ONNX's own conformance cases, in ONNX Runtime, after they were brought down to opset 21."""
+"""Models newer than the window: ONNX's own conformance cases, in ONNX Runtime, after bringing them down to opset 21."""
 
 from __future__ import annotations
 

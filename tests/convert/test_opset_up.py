@@ -1,6 +1,8 @@
-"""Old models keep their outputs: every operator that changed between opset 7 and 21, against ONNX Runtime's old kernels."""
+"""Old models keep their outputs: what changed between opset 7 and 21, against ONNX Runtime's old kernels."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -34,18 +36,21 @@ CASES = {
     "slice from the first axes": (9, f"{IMAGE} {{ y = Slice <starts = [0, 1], ends = [1, 3]> (x) }}"),
     "split": (9, "(float[2, 5] x) => (float[2, 2] y, float[2, 3] z) { y, z = Split <axis = 1, split = [2, 3]> (x) }"),
     "split in equal parts": (9, "(float[2, 6] x) => (float[2, 3] y, float[2, 3] z) { y, z = Split <axis = 1> (x) }"),
-    "split in equal parts of 13": (13, "(float[2, 6] x) => (float[2, 3] y, float[2, 3] z) { y, z = Split <axis = 1> (x) }"),
+    "split of 13": (13, "(float[2, 6] x) => (float[2, 3] y, float[2, 3] z) { y, z = Split <axis = 1> (x) }"),
     "squeeze": (9, "(float[2, 1, 3, 1] x) => (float[2, 3, 1] y) { y = Squeeze <axes = [1]> (x) }"),
     "squeeze all": (9, "(float[2, 1, 3, 1] x) => (float[2, 3] y) { y = Squeeze (x) }"),
     "unsqueeze": (9, "(float[2, 3] x) => (float[2, 1, 3, 1] y) { y = Unsqueeze <axes = [1, 3]> (x) }"),
     "topk": (9, "(float[2, 5] x) => (float[2, 3] y, int64[2, 3] i) { y, i = TopK <k = 3> (x) }"),
-    "topk of 10": (10, "(float[2, 5] x) => (float[2, 3] y, int64[2, 3] i) { k = Constant <value = int64[1] {3}> ()  y, i = TopK (x, k) }"),
+    "topk of 10": (
+        10,
+        "(float[2, 5] x) => (float[2, 3] y, int64[2, 3] i) { k = Constant<value = int64[1] {3}>() y, i = TopK(x, k) }",
+    ),
     "dropout": (7, "(float[2, 3] x) => (float[2, 3] y) { y = Dropout <ratio = 0.3> (x) }"),
     "dropout, mask unused": (10, "(float[2, 3] x) => (float[2, 3] y) { y, m = Dropout <ratio = 0.3> (x) }"),
     "upsample of 7": (7, f"{IMAGE} {{ y = Upsample <scales = [1.0, 1.0, 2.0, 3.0], mode = \"nearest\"> (x) }}"),
     "linear upsample of 7": (7, f"{IMAGE} {{ y = Upsample <scales = [1.0, 1.0, 2.0, 2.0], mode = \"linear\"> (x) }}"),
     "maxpool": (7, f"{IMAGE} {{ y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x) }}"),
-    "averagepool": (7, f"{IMAGE} {{ y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x) }}"),
+    "averagepool": (7, f"{IMAGE} {{ y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x) }}"),
     "lppool": (11, f"{IMAGE} {{ y = LpPool <kernel_shape = [3, 3], p = 2> (x) }}"),
     "depth to space": (9, "(float[2, 4, 3, 3] x) => (float[2, 1, 6, 6] y) { y = DepthToSpace <blocksize = 2> (x) }"),
     "sum of several": (8, "(float[2, 3] x) => (float[2, 3] y) { y = Sum (x, x, x) }"),
@@ -53,8 +58,11 @@ CASES = {
     "argmax": (11, "(float[2, 3] x) => (int64[2, 1] y) { y = ArgMax <axis = 1> (x) }"),
     "casts": (9, "(float[2, 3] x) => (float[2, 3] y) { i = Cast <to = 7> (x)  y = Cast <to = 1> (i) }"),
     **{
-        f"{op}-{opset}": (opset, f"(float[2, 3, 4] x) => (float[a, b, c] y) {{ y = {op} <axes = [0, 2], keepdims = 1> (x) }}")
-        for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+        f"Reduce{op}-{opset}": (
+            opset,
+            f"(float[2, 3, 4] x) => (float[a, b, c] y) {{ y = Reduce{op} <axes = [0, 2], keepdims = 1> (x) }}",
+        )
+        for op in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare")
         for opset in (9, 12)
     },
     "reduce everything": (9, "(float[2, 3] x) => (float y) { y = ReduceMean <keepdims = 0> (x) }"),
@@ -117,7 +125,9 @@ def test_tensorflow_half_pixel() -> None:
 
 
 def test_roi_align_keeps_its_coordinates() -> None:
-    body = "(float[1, 2, 8, 8] x) => (float[a, b, c, d] y) { y = RoiAlign <output_height = 3, output_width = 3> (x, r, i) }"
+    body = """(float[1, 2, 8, 8] x) => (float[a, b, c, d] y) {
+        y = RoiAlign <output_height = 3, output_width = 3> (x, r, i)
+    }"""
     proto = constant(model(10, body, ir_version=4), r=np.array([[1, 1, 6, 5]], np.float32), i=np.array([0]))
     feeds = {"x": normal(1, 2, 8, 8)}
     np.testing.assert_allclose(run(canonicalise(proto), feeds)["y"], run(proto, feeds)["y"], rtol=1e-6)
@@ -133,7 +143,9 @@ def test_batch_normalization(opset: int) -> None:
 
 
 def test_batch_normalization_in_training_stays_in_training() -> None:
-    body = "(float[2, 3] x) => (float[2, 3] y, float[3] mean) { y, mean, var, sm, sv = BatchNormalization (x, s, b, m, v) }"
+    body = """(float[2, 3] x) => (float[2, 3] y, float[3] mean) {
+        y, mean, var, sm, sv = BatchNormalization (x, s, b, m, v)
+    }"""
     proto = constant(model(9, body, ir_version=4), **{name: np.ones(3, np.float32) for name in "sbmv"})
     (node,) = [n for n in canonicalise(proto).graph if n.op_type == "BatchNormalization"]
     assert node.attributes["training_mode"].as_int() == 1 and len(node.outputs) == 3
@@ -142,7 +154,7 @@ def test_batch_normalization_in_training_stays_in_training() -> None:
 
 
 def test_the_mask_of_dropout_keeps_its_type() -> None:
-    """float up to 9, bool since; what an unused mask holds in inference was never said (ONNX Runtime: zeros, then ones)."""
+    """float up to 9, bool since; what it holds in inference was never said (ONNX Runtime: zeros, later ones)."""
     body = "(float[2, 3] x) => (float[2, 3] y, float[2, 3] m) { y, m = Dropout (x) }"
     assert run(canonicalise(model(9, body, ir_version=4)), {"x": normal(2, 3)})["m"].dtype == np.float32
 
@@ -182,10 +194,10 @@ def test_every_change_of_the_schemas_is_known() -> None:
     Reviewed by hand: the attributes listed here were added between 8 and 21 with a default that is the old behaviour.
     """
     harmless = {
-        "allowzero", "antialias", "axis", "batch_dims", "block_size", "ceil_mode", "dilations", "end", "keep_aspect_ratio_policy",
-        "largest", "layout", "mode", "output_dtype", "reduction", "saturate", "seed", "select_last_index", "sorted", "sparse_value",
-        "start", "stash_type", "storage_order", "training_mode", "value_float", "value_floats", "value_int", "value_ints",
-        "value_string", "value_strings", "axes",
+        "allowzero", "antialias", "axes", "axis", "batch_dims", "block_size", "ceil_mode", "dilations", "end",
+        "keep_aspect_ratio_policy", "largest", "layout", "mode", "output_dtype", "reduction", "saturate", "seed",
+        "select_last_index", "sorted", "sparse_value", "start", "stash_type", "storage_order", "training_mode",
+        "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings",
     }  # fmt: skip
     by_name: dict[str, list[onnx.defs.OpSchema]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
@@ -194,7 +206,7 @@ def test_every_change_of_the_schemas_is_known() -> None:
     unknown = []
     for name, schemas in by_name.items():
         schemas.sort(key=lambda s: s.since_version)
-        for old, new in zip(schemas, schemas[1:], strict=False):
+        for old, new in pairwise(schemas):
             if new.since_version < 8 or (name, new.since_version) in UPGRADES:
                 continue
             gone = set(old.attributes) - set(new.attributes)
@@ -202,7 +214,6 @@ def test_every_change_of_the_schemas_is_known() -> None:
             other = [a for a in set(old.attributes) & set(new.attributes) if _default(old, a) != _default(new, a)]
             if gone or added or other or old.max_input > new.max_input or (new.deprecated and not old.deprecated):
                 unknown.append((name, new.since_version, gone, added, other))
-    # Constant.value became one of several; the new cosmetics are attributes of their own.
     assert unknown == []
 
 

@@ -35,12 +35,14 @@ def to_onnx(obj: Any, example: Any = None) -> Source:
         model = parse(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)
         original: Path | bytes = path
+        name = path.name
     else:
         proto = obj if isinstance(obj, onnx.ModelProto) else _parsed(bytes(obj))
         check_no_external_data(proto)
         check_weights(proto)
         model = parse(proto)
         original = proto.SerializeToString()
+        name = ""
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
         return evaluator(original)(feeds, [v.name for v in proto.graph.output])
@@ -49,7 +51,7 @@ def to_onnx(obj: Any, example: Any = None) -> Source:
         "framework": "onnx",
         "producer": " ".join(x for x in (proto.producer_name, proto.producer_version) if x),
         "opset": {x.domain or "ai.onnx": x.version for x in proto.opset_import},
-        "file": path.name if isinstance(obj, str | Path) else "",
+        "file": name,
     }
     return Source(model, info, run, _named(example, model))
 
