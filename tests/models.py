@@ -42,6 +42,24 @@ CNN = f"""{HEADER} cnn (float[N, 3, 12, 10] x) => (float[N, 5] p)
     p = Softmax <axis = -1> (z)
 }}"""
 
+COUPLED = f"""{HEADER} coupled (float[N, 3] x) => (float[N, 3] y)
+<int64[1] rows = {{0}}, float[3, 3] w> {{
+    m = ReduceMean(x, rows)
+    a = Sub(x, m)
+    b = Add(a, x)
+    t = Tanh(b)
+    y = MatMul(t, w)
+}}"""
+
+CHANNELS_LAST = f"""{HEADER} last (float[N, 8, 10, 3] x) => (float[N, 4] y)
+<float[4, 3, 3, 3] w> {{
+    t = Transpose <perm = [0, 3, 1, 2]> (x)
+    c = Conv(t, w)
+    r = Relu(c)
+    g = GlobalAveragePool(r)
+    y = Flatten(g)
+}}"""
+
 SEGMENTER = f"""{HEADER} segmenter (float[N, 3, H, W] x) => (float[N, 4, H, W] y)
 <float[8, 3, 3, 3] w1, float[4, 8, 1, 1] w2> {{
     c1 = Conv <pads = [1, 1, 1, 1]> (x, w1)

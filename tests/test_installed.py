@@ -47,8 +47,6 @@ assert "grpc" not in sys.modules, "the client is imported when asked for"
 assert "onnxplain_convert" not in sys.modules, "and the converter when there is something to convert"
 onnxplain.Client
 assert "grpc" in sys.modules
-from tests import models
-from onnxplain_convert.explainable import explainable
 """
 
 LOADS = (

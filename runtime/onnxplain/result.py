@@ -78,6 +78,8 @@ def warnings(
     rules = {each for method in (chosen.method, chosen.base) if method is not None for each in method.rules}
     if rules & GATED and not manifest.gates:
         said.append("the model has no activations that this method treats in its own way: this is the plain gradient")
+    if manifest.rows == "coupled" and len(courses) > 1:
+        said.append("the rows of this model influence each other: every row was explained as if it came alone")
     if work.nonfinite:
         said.append(f"{work.nonfinite} of {work.n_rows} rows had gradients that are not finite: taken as zero")
     if manifest.zero_gradient:

@@ -19,6 +19,7 @@ from tests.explain.reference import F32, X
 def test_preset_of_a_paper(cnn: Model) -> None:
     e = cnn.explain(X, "integrated_gradients", preset="sundararajan2017", n_steps=40)
     assert (e.output, e.options["quadrature"], e.options["n_steps"]) == ("p", "riemann_right", 40)
+    assert e.options["preset"] == "sundararajan2017"
     with pytest.raises(BadRequest, match="nothing for method 'vargrad'"):
         cnn.explain(X, "vargrad", preset="sundararajan2017")
     with pytest.raises(NotFound, match="adebayo2018"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from onnxplain import METHODS, Model
+from onnxplain import METHODS, Explanation, Model
 from onnxplain.errors import BadRequest
 from tests import models
 from tests.explain import reference
@@ -147,3 +148,36 @@ def test_positions_and_open_axes(loaded: Loaded) -> None:
     np.testing.assert_allclose(model.explain(x, target=weights).scores, y[:, 1].sum(axis=(1, 2)), atol=1e-5)
     with pytest.raises(BadRequest, match=r"\(4, 0, 0\) is out of range: output 'y' has shape \[4, 5, 7\]"):
         model.explain(x, target=(4, 0, 0))
+
+
+def test_channels_last(loaded: Loaded) -> None:
+    x = DRAW.normal(size=(2, 8, 10, 3)).astype(np.float32)
+    model = loaded(models.CHANNELS_LAST)
+    assert model.explain(x, "grad_cam").attributions["x"].shape == (2, 8, 10, 1)
+    assert model.explain(x, "guided_grad_cam").attributions["x"].shape == (2, 8, 10, 3)
+
+
+def test_coupled_rows_are_explained_one_by_one(loaded: Loaded) -> None:
+    model, x = loaded(models.COUPLED), DRAW.normal(size=(3, 3)).astype(np.float32)
+    e = model.explain(x, "integrated_gradients", target=1)
+    alone = [model.explain(x[k : k + 1], "integrated_gradients", target=1) for k in range(3)]
+    np.testing.assert_allclose(e.attributions["x"], [each.attributions["x"][0] for each in alone], atol=F32)
+    assert "influence each other" in e.warnings[0] and not alone[0].warnings
+
+
+def test_calls_from_many_threads_are_each_what_they_are_alone(cnn: Model) -> None:
+    asked = [
+        (method, k)
+        for method in ("gradient", "integrated_gradients", "smoothgrad", "guided_grad_cam")
+        for k in range(3)
+    ]
+
+    def call(method: str, k: int) -> Explanation:
+        return cnn.explain(X[k : k + 1], method, target=k, seed=k)
+
+    alone = [call(*each) for each in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = list(pool.map(lambda each: call(*each), asked))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.attributions["x"], other.attributions["x"], atol=F32)
+        assert (one.targets, one.seed, one.n_rows) == (other.targets, other.seed, other.n_rows)

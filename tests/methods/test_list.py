@@ -15,7 +15,7 @@ def test_options_describe_themselves(method: Method) -> None:
     for option in method.options:
         assert option.help
         assert option.kind in {"int", "float", "bool", "str", "choice", "layer", "array"}
-        assert option.kind != "choice" or option.default in option.choices
+        assert option.kind != "choice" or option.default in (None, *option.choices)
         if option.minimum is not None and option.default is not None:
             assert option.minimum <= option.default <= (option.maximum or option.default)
     assert len({option.name for option in method.options}) == len(method.options)

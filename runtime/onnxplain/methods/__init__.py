@@ -10,12 +10,13 @@ from onnxplain.methods.guided_backprop import METHOD as GUIDED_BACKPROP
 from onnxplain.methods.guided_grad_cam import METHOD as GUIDED_GRAD_CAM
 from onnxplain.methods.integrated_gradients import METHOD as INTEGRATED_GRADIENTS
 from onnxplain.methods.method import Method
+from onnxplain.methods.presets import offered
 from onnxplain.methods.smoothgrad import METHOD as SMOOTHGRAD
 from onnxplain.methods.smoothgrad_squared import METHOD as SMOOTHGRAD_SQUARED
 from onnxplain.methods.vargrad import METHOD as VARGRAD
 
 METHODS: dict[str, Method] = {
-    method.name: method
+    method.name: offered(method)
     for method in (
         GRADIENT,
         GRADIENT_X_INPUT,

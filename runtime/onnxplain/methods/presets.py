@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from onnxplain.errors import BadRequest, NotFound, nearest
+from onnxplain.methods.method import Method, Option
 
 PROBABILITY = "probability"
 """As a preset's ``output``: the probability that belongs to the model's logits."""
@@ -32,6 +34,15 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "vargrad": {**_NOISE, "n_samples": 25},
     },
 }
+
+
+def offered(method: Method) -> Method:
+    """The method with an option for the presets that have something for it."""
+    names = tuple(name for name, methods in PRESETS.items() if method.name in methods)
+    if not names:
+        return method
+    option = Option("preset", "choice", None, "a paper's options, where none are given beside it", choices=names)
+    return replace(method, options=(*method.options, option))
 
 
 def options(preset: str, method: str) -> Mapping[str, Any]:

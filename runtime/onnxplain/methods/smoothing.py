@@ -43,6 +43,7 @@ OPTIONS = (
         minimum=0.0,
         maximum=10.0,
     ),
+    Option("seed", "int", None, "of the noise; none: one is drawn and returned", minimum=0, maximum=2**64 - 1),
     *PRECISION,
 )
 

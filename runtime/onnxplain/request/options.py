@@ -57,12 +57,14 @@ def choose(
     for name in given:
         if name not in known:
             raise BadRequest(f"method {method!r} has no option {name!r}; {nearest(name, known)}")
-    options = {name: option.default for name, option in known.items()} | from_preset | dict(given)
+    seed = _seed(seed)
+    common = {name: value for name, value in (("seed", seed), ("preset", preset)) if name in known}
+    options = {name: option.default for name, option in known.items()} | from_preset | dict(given) | common
     options = {name: check(method, known[name], value) for name, value in options.items()}
     for each in (chosen, base):
         _need_rules(manifest, each)
     layer = _layer(manifest, options["layer"]) if options.get("layer") is not None else None
-    return Chosen(chosen, base, options, _output(manifest, output or preset_output), layer, _seed(seed))
+    return Chosen(chosen, base, options, _output(manifest, output or preset_output), layer, seed)
 
 
 def _base(method: Method, given: Mapping[str, Any]) -> Method | None:
