@@ -162,5 +162,6 @@ def test_col2im(shapes: Shapes, strides: int, dilations: int, pads: int) -> None
     x = normal(2, c * block[0] * block[1], counts[0] * counts[1])
     inputs = {"x": x, "image_shape": np.array(image), "block_shape": np.array(block)}
     attributes = {"strides": [strides] * 2, "dilations": [dilations] * 2, "pads": [pads] * 4}
-    node = Node("Col2Im", inputs, attributes, constants=("image_shape", "block_shape"), shapes=shapes)
-    check(node, lambda x, *_: F.fold(x, image, block, dilations, pads, strides), ["x"])
+    for constants in (("image_shape", "block_shape"), ()):
+        node = Node("Col2Im", inputs, attributes, constants=constants, shapes=shapes)
+        check(node, lambda x, *_: F.fold(x, image, block, dilations, pads, strides), ["x"])

@@ -20,7 +20,7 @@ from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.path import Path, between, missing
 from onnxplain_convert.grad.ruleset import QUANTISERS, Rule, RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.shapes import dims, is_float
+from onnxplain_convert.graph.shapes import dims, is_float, is_sequence
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class _Walk:
             first, *rest = self.pending.pop(value)
             with self.op.scope(gradient_name(self.rules.name, f"{value.name}/sum")):
                 for other in rest:
-                    first = self.op.Add(first, other)
+                    first = self.op.plus(first, other)
             self.done[value] = first
         return self.done.get(value)
 
@@ -172,6 +172,8 @@ class _Walk:
 
     def fit(self, b: Backward, where: str, g: ir.Value, x: ir.Value) -> ir.Value:
         """A contribution in its input's shape and type: here a wrong rule is caught."""
+        if is_sequence(x):
+            return g
         g = self.op.sum_to(g, x)
         have, want = dims(g), dims(x)
         wrong = have is not None and want is not None and len(have) != len(want)

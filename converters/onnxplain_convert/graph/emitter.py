@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxplain_convert.graph.shapes import Dims, const_array, dims, same, static_dims
+from onnxplain_convert.graph.shapes import Dims, const_array, dims, is_sequence, same, static_dims
 
 Operand = ir.Value | NDArray[Any] | float | int | bool | Sequence[int] | None
 
@@ -54,8 +54,12 @@ class Emitter:
     ``op.emit("Split", x, outputs=2)`` is for nodes of several results.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int, outer: Emitter | None = None) -> None:
-        """``outer`` is the emitter of the enclosing graph where ``graph`` is a subgraph: it holds the constants."""
+    def __init__(self, graph: ir.Graph, opset: int, outer: Emitter | None = None, closed: bool = False) -> None:
+        """``outer`` is the emitter of the enclosing graph where ``graph`` is a subgraph: it holds the constants.
+
+        ``closed``: the subgraph may capture nothing (bodies of operators that are functions), and has its own.
+        """
+        self.closed = closed
         self.graph = graph
         self.opset = opset
         self.outer = outer
@@ -116,7 +120,7 @@ class Emitter:
         self, op_type: str, inputs: Sequence[ir.Value | None], like: Sequence[ir.Value], **attributes: Any
     ) -> tuple[ir.Value, ...]:
         """A node with subgraphs, whose results have the types and shapes of ``like`` (None among the axes: unknown)."""
-        outputs = [ir.val(None, v.dtype, None if v.shape is None else v.shape.copy()) for v in like]
+        outputs = [ir.val(None, type=v.type, shape=None if v.shape is None else v.shape.copy()) for v in like]
         return tuple(self._place(ir.node(op_type, inputs, attributes, outputs=outputs), infer=False).outputs)
 
     def unique(self, stem: str) -> str:
@@ -145,7 +149,7 @@ class Emitter:
 
     def const(self, array: Any, dtype: ir.DataType | None = None) -> ir.Value:
         """A constant as an initializer; equal constants are one."""
-        if self.outer is not None:
+        if self.outer is not None and not self.closed:
             return self.outer.const(array, dtype)
         a = np.asarray(array)
         if dtype is not None:
@@ -154,6 +158,8 @@ class Emitter:
         if key not in self._constants:
             stem = "x".join(map(str, a.shape)) or "scalar"
             name = f"const/{a.dtype.name}/{stem}/{len(self._constants)}"
+            if self.closed:
+                name = self.unique(name)
             while name in self.graph.initializers:
                 name += "_"
             value = ir.val(name, const_value=ir.tensor(a, name=name))
@@ -189,6 +195,8 @@ class Emitter:
         proto = self._types.get(value)
         if proto is None:
             assert value.dtype is not None, f"{value.name} has no type. This is a bug."
+            if is_sequence(value):
+                return ir.serde.serialize_value(value).type
             proto = onnx.helper.make_tensor_type_proto(int(value.dtype), dims(value))
             if value.shape is not None:
                 self._types[value] = proto
@@ -222,6 +230,10 @@ class Emitter:
                 f"emitted an invalid {node.op_type}-{self.opset} ({node.name}) on {shapes}: {error}. This is a bug."
             ) from error
         for k, value in enumerate(node.outputs):
+            if found[f"o{k}"].HasField("sequence_type"):
+                value.type = ir.serde.deserialize_type_proto_for_type(found[f"o{k}"])
+                value.shape = ir.serde.deserialize_type_proto_for_shape(found[f"o{k}"])
+                continue
             tensor = found[f"o{k}"].tensor_type
             value.dtype = ir.DataType(tensor.elem_type)
             if tensor.HasField("shape"):
@@ -277,7 +289,26 @@ class Emitter:
                 return self.typed(self.emit("Expand", x, np.asarray(target, np.int64)), like)
         return self.typed(self.emit("Expand", x, self.shape(like)), like)
 
+    def each(self, build: Callable[[Emitter, Sequence[ir.Value]], ir.Value], *sequences: ir.Value) -> ir.Value:
+        """A sequence of what ``build`` makes of the tensors at the same place in each of ``sequences``."""
+        elements = [ir.val(self.unique("element"), v.dtype, v.shape) for v in sequences]
+        body = ir.Graph(elements, [], nodes=[], name=self.unique("body"))
+        inner = Emitter(body, self.opset, outer=self, closed=True)
+        made = inner.anew(build(inner, elements))
+        body.outputs.append(made)
+        assert made.dtype is not None
+        output = ir.val(None, type=ir.SequenceType(ir.TensorType(made.dtype)), shape=made.shape)
+        return self._place(ir.node("SequenceMap", sequences, {"body": body}, outputs=[output]), infer=False).outputs[0]
+
+    def plus(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """The sum of two tensors, or of two sequences tensor by tensor."""
+        if is_sequence(x):
+            return self.each(lambda op, pair: op.Add(*pair), x, y)
+        return self.emit("Add", x, y)  # type: ignore[no-any-return]
+
     def zeros_like(self, like: ir.Value) -> ir.Value:
+        if is_sequence(like):
+            return self.each(lambda op, element: op.zeros_like(element[0]), like)
         return self.typed(self.zeros(self.shape(like), like), like)
 
     def zeros(self, shape: ir.Value, like: ir.Value) -> ir.Value:

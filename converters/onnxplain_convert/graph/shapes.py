@@ -38,6 +38,11 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype in _FLOATS
 
 
+def is_sequence(value: ir.Value) -> bool:
+    """Is this a sequence of tensors?"""
+    return isinstance(value.type, ir.SequenceType)
+
+
 def const_array(value: ir.Value | None) -> NDArray[Any] | None:
     """The numpy array of an initializer or Constant node, else None."""
     if value is None:

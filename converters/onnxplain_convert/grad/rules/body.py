@@ -23,11 +23,12 @@ class Body:
     walk: Walk
 
     @classmethod
-    def copy(cls, b: Backward, forward: ir.Graph) -> Body:
+    def copy(cls, b: Backward, forward: ir.Graph, closed: bool = False) -> Body:
+        """``closed``: what the copy needs of constants it must hold itself."""
         graph = forward.clone(allow_outer_scope_values=True)
         name = b.op.unique("body")
         _rename(graph, name)
-        op = Emitter(graph, b.opset, outer=b.op)
+        op = Emitter(graph, b.opset, outer=b.op, closed=closed)
         return cls(name, graph, op, b.walk.inside(op))
 
     def input_like(self, value: ir.Value) -> ir.Value:

@@ -10,7 +10,7 @@ from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.geometry import Windows, kernel_of, sizes_of, spatial, split_padding, vector
-from onnxplain_convert.graph.shapes import Dim, const_array, dims
+from onnxplain_convert.graph.shapes import Dim, const_array, dims, static_dims
 
 RULES = RuleSet("convolution")
 
@@ -61,13 +61,17 @@ def conv_transpose(b: Backward) -> Gradients:
 @RULES.rule("Col2Im")
 def col2im(b: Backward) -> ir.Value:
     """The image's blocks taken apart again: a convolution with one kernel for every place in a block."""
-    op, block = b.op, const_array(b.inputs[2])
-    if block is None:
-        raise Unsupported(f"Col2Im {b.node.name!r}: its block_shape must be constant")
-    places = int(block.prod())
-    kernel = op.const(np.eye(places).reshape(places, 1, *block), b.g.dtype)
+    op, block = b.op, b.input(2)
+    rank = (static_dims(block) or static_dims(b.input(1)) or (2,))[0]
+    given = const_array(block)
+    if given is not None:
+        kernel = op.const(np.eye(given.prod()).reshape(-1, 1, *given), b.g.dtype)
+    else:
+        places = op.ReduceProd(block, keepdims=1)
+        square = op.ConstantOfShape(op.Concat(places, places, axis=0))
+        kernel = op.Reshape(op.EyeLike(square, dtype=b.g.dtype), vector(op, -1, 1, block))
     attributes = {name: b.attr(name) for name in ("strides", "dilations", "pads")}
-    image = op.Reshape(b.g, vector(op, -1, 1, sizes_of(op, b.g, block.size)))
+    image = op.Reshape(b.g, vector(op, -1, 1, sizes_of(op, b.g, rank)))
     return op.reshape_like(op.Conv(image, kernel, **attributes), b.x)
 
 

@@ -173,13 +173,14 @@ def mean_variance_normalization(b: Backward) -> ir.Value:
 @RULES.rule("LpNormalization")
 def lp_normalization(b: Backward) -> ir.Value:
     """y = x / |x|_p: (g - d|x|_p/dx sum(g y)) / |x|_p, where d|x|_2/dx = y and d|x|_1/dx = sign(x); 0 at the origin."""
+    # at 0 the slope of |x| is taken as 1, which is what onnx's reference implementation (without absolute values) has
     op, axis = b.op, [b.attr("axis", -1)]
     one = b.attr("p", 2) == 1
     norm = op.ReduceL1(b.x, axis, keepdims=1) if one else op.ReduceL2(b.x, axis, keepdims=1)
     origin = op.Equal(norm, 0.0)
     norm = op.Where(origin, 1.0, norm)
     y = op.Div(b.x, norm)
-    slope = op.Sign(b.x) if one else y
+    slope = op.Where(op.Less(b.x, 0.0), op.const(-1.0, b.x.dtype), op.const(1.0, b.x.dtype)) if one else y
     gx = op.Sub(b.g, op.Mul(slope, op.ReduceSum(op.Mul(b.g, y), axis, keepdims=1)))
     return op.Where(origin, 0.0, op.Div(gx, norm))
 
