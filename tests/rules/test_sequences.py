@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from tests.rules.graphs import EXACT, ROUNDED, distance, gradients, model
 
 SPLIT_AND_JOIN = """

@@ -144,7 +144,7 @@ def softmax(b: Backward) -> ir.Value:
 
 
 def _is_mended(y: ir.Value) -> bool:
-    """Does the model itself replace what a fully masked row gives (0 / 0)? Then nothing goes back through such a row."""
+    """Does the model itself replace what a fully masked row gives (0 / 0)? Then nothing goes back through that row."""
     users = [user for user in y.consumers() if user.graph is y.producer().graph]  # type: ignore[union-attr]
     return any(
         user.op_type in ("IsNaN", "Where") or (user.op_type in ("Cast", "Identity") and _is_mended(user.outputs[0]))

@@ -1,4 +1,4 @@
-"""Fourier transforms: linear, so the gradient is the adjoint; and what makes windows and filter banks out of integers."""
+"""Fourier transforms: linear, so the gradient is the adjoint. Windows and filter banks are tables of integers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def dft(b: Backward) -> ir.Value:
 
 
 def _real_inverse(b: Backward, axis: ir.Value) -> ir.Value:
-    """x_j = sum_k c_k Re(X_k e^(2 pi i j k / L)) / L, c = 2 but for the constant and the Nyquist frequency, which have 1."""
+    """x_j = sum_k c_k Re(X_k e^(2 pi i j k / L)) / L, c = 2 but for the constant and the Nyquist frequency: 1."""
     op = b.op
     length, count = _size(op, b.g, axis), _size(op, b.x, axis)
     g = transform(op, b.g, axis, onesided=1)
