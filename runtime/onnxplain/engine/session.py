@@ -82,11 +82,13 @@ def open_session(
     if provider == "cuda":
         cuda = {"use_tf32": int(use_tf32), "cudnn_conv_algo_search": "HEURISTIC"}
         chosen = [(PROVIDERS["cuda"], cuda), PROVIDERS["cpu"]]
+        # CUDA's libraries from their own packages (the gpu extra) are on no search path until somebody loads them.
+        ort.preload_dlls()
     try:
         session = ort.InferenceSession(model, options, providers=chosen)
     except Exception as error:
         raise _translated(error, "making a session of it") from error
-    got = ", ".join(session.get_providers())
+    got = session.get_providers()
     if PROVIDERS[provider] not in got:
         raise ProviderUnavailable(
             f"{provider} was asked for, but ONNX Runtime fell back to {', '.join(got)}: a driver or library "
