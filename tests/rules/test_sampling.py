@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from onnxplain.artifact import gradient_name, seed_name
+from tests.reference import Reference
+from tests.reference.differences import compare
 from tests.rules.single_node import EXACT, Node, Shapes, check, normal
 
 F = torch.nn.functional
@@ -116,3 +120,71 @@ def test_deform_conv(
         return y.reshape(n, m, *out) + b.reshape(-1, 1, 1)
 
     check(node, truth, [name for name, value in inputs.items() if value is not None], rounded=PLACES)
+
+
+BOXES = np.array(
+    [[0.3, 0.2, 6.1, 5.3], [1.7, 2.4, 2.9, 9.8], [-3.0, -1.5, 4.2, 2.2], [5.0, 6.0, 12.0, 13.0]], np.float32
+)
+"""x1, y1, x2, y2: inside, long, and across each corner of an image of 7 by 8."""
+
+
+def roi_align(x: torch.Tensor, index: torch.Tensor, attributes: dict[str, Any]) -> torch.Tensor:
+    """By the operator's text, one point after the other; grid_sample reads them."""
+    cells = attributes["output_height"], attributes["output_width"]
+    shift = 0.5 if attributes["coordinate_transformation_mode"] == "half_pixel" else 0.0
+    height, width = x.shape[2:]
+    rows = []
+    for box, image in zip(torch.tensor(BOXES, dtype=x.dtype) * attributes["spatial_scale"] - shift, index, strict=True):
+        extents = [box[3] - box[1], box[2] - box[0]]
+        if not shift:
+            extents = [torch.clamp(e, min=1.0) for e in extents]
+        axes = []
+        for start, extent, count, size in zip((box[1], box[0]), extents, cells, (height, width), strict=True):
+            step = extent / count
+            number = attributes["sampling_ratio"] or int(torch.ceil(step))
+            points = start + step * (
+                torch.arange(count)[:, None] + (torch.arange(number, dtype=x.dtype) + 0.5) / number
+            )
+            axes.append((points, (points >= -1) & (points <= size)))
+        (ys, in_y), (xs, in_x) = axes
+        shape = (*cells, ys.shape[1], xs.shape[1])
+        grid = torch.stack([xs[None, :, None, :].expand(shape), ys[:, None, :, None].expand(shape)], -1)
+        grid = grid / torch.tensor([width - 1, height - 1]) * 2 - 1
+        flat = grid.reshape(1, -1, 1, 2)
+        read = F.grid_sample(x[image][None], flat, padding_mode="border", align_corners=True)
+        read = read.reshape(x.shape[1], *grid.shape[:-1]) * (in_y[:, None, :, None] & in_x[None, :, None, :])
+        rows.append(read.mean((-1, -2)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "output_half_pixel"])
+@pytest.mark.parametrize("ratio", [0, 1, 2])
+@pytest.mark.parametrize("shapes", ["static", "batch", "symbolic"])
+def test_roi_align(coordinates: str, ratio: int, shapes: Shapes) -> None:
+    attributes = {"coordinate_transformation_mode": coordinates, "sampling_ratio": ratio, "spatial_scale": 0.75}
+    attributes |= {"output_height": 3, "output_width": 2}
+    index = np.array([1, 0, 1, 1])
+    node = Node("RoiAlign", {"x": normal(2, 3, 7, 8), "rois": BOXES, "index": index}, attributes, shapes=shapes)
+    check(node, lambda x, _, index: roi_align(x, index, attributes), ["x"], rounded=PLACES)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_roi_align_with_maxima(ratio: int) -> None:
+    """Against differences of the forward pass in float64: no framework has the operator's own kind of maximum."""
+    attributes = {"mode": "max", "sampling_ratio": ratio, "output_height": 3, "output_width": 2}
+    index = np.array([1, 0, 1, 1])
+    node = Node("RoiAlign", {"x": normal(2, 3, 7, 8), "rois": BOXES, "index": index}, attributes)
+    forward, feeds = Reference(node.model()), node.feeds()
+    g = normal(4, 3, 3, 2, seed=6)
+    name = gradient_name("gradient", "x")
+    gradient = Reference(node.differentiated(["x"]))({**feeds, seed_name("y"): g}, [name])[name]
+    agreement = compare(
+        lambda f: forward(f, ["y"]),
+        {**feeds, "x": feeds["x"].astype(np.float64)},
+        "x",
+        gradient,
+        {"y": g},
+        np.random.default_rng(0),
+    )
+    assert agreement.has_derivative
+    assert agreement.error < 1e-6

@@ -16,9 +16,10 @@ from onnxplain_convert.grad.rules import (
     quantisation,
     recurrent,
     reductions,
-    sequences,
+    regions,
     resampling,
     sampling,
+    sequences,
     signal,
 )
 from onnxplain_convert.grad.ruleset import RuleSet
@@ -41,6 +42,7 @@ FAMILIES = (
     normalisation.RULES,
     resampling.RULES,
     sampling.RULES,
+    regions.RULES,
 )
 
 GRADIENT = RuleSet("gradient").merged(FAMILIES)

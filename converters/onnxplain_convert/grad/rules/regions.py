@@ -11,7 +11,6 @@ from onnxplain_convert.grad.backward import Backward
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.geometry import vector
-from onnxplain_convert.graph.shapes import const_array
 
 RULES = RuleSet("regions")
 
@@ -49,12 +48,12 @@ class _Points:
         step = op.Unsqueeze(op.Div(extent, float(cells)), [2])
         ratio = b.attr("sampling_ratio", 0)
         if ratio > 0:
-            most, number = op.const(np.int64(ratio)), op.const(np.full((1, 1, 1), ratio), boxes.dtype)
+            most, number = op.ints(ratio), op.const(np.full((1, 1, 1), ratio), boxes.dtype)
         else:  # the largest box says how many there may be
             number = op.Ceil(step)
-            most = op.Cast(op.Max(op.ReduceMax(number, keepdims=0), 1.0), to=ir.DataType.INT64)
-        one = op.const(np.int64(1))
-        index = op.CastLike(op.Range(op.const(np.int64(0)), most, one), boxes)
+            several = op.Concat(op.Reshape(number, [-1]), op.const(np.ones(1), boxes.dtype), axis=0)  # or no box at all
+            most = op.Cast(op.ReduceMax(several, keepdims=1), to=ir.DataType.INT64)
+        index = op.CastLike(_range(op, most), boxes)
         cell = op.const(np.arange(cells).reshape(1, -1, 1), boxes.dtype)
         within = op.Div(op.Mul(op.Add(index, 0.5), step), op.Max(number, 1.0))
         place = op.Add(op.Add(op.Unsqueeze(start, [2]), op.Mul(cell, step)), within)
@@ -62,12 +61,12 @@ class _Points:
         counts = op.Less(index, number)
         near = op.And(op.GreaterOrEqual(place, -1.0), op.LessOrEqual(place, length))
         place = op.Max(op.Min(place, op.Sub(length, 1.0)), 0.0)
-        return cls(place, counts, op.And(near, counts), number, length)
+        reads = op.And(near, counts)
+        return cls(place, op.Or(reads, counts), reads, number, length)  # both in the shape of the places
 
     def matrix(self, op: Emitter) -> ir.Value:
         """(boxes, cells, length): how much each element is worth to the mean over the points."""
-        whole = op.Cast(op.Squeeze(self.length, [0]), to=ir.DataType.INT64)
-        elements = op.CastLike(op.Range(op.const(np.int64(0)), whole, op.const(np.int64(1))), self.place)
+        elements = op.CastLike(_range(op, op.Cast(self.length, to=ir.DataType.INT64)), self.place)
         away = op.Abs(op.Sub(op.Unsqueeze(self.place, [3]), elements))
         worth = op.Where(op.Unsqueeze(self.reads, [3]), op.Relu(op.Sub(1.0, away)), 0.0)
         return op.Div(op.ReduceSum(worth, [2], keepdims=0), op.Max(self.number, 1.0))
@@ -80,35 +79,51 @@ class _Points:
         weight = op.Where(op.Unsqueeze(self.reads, [3]), weight, 0.0)
         pair = op.const(np.array([0.0, 1.0]), self.place.dtype)
         index = op.Min(op.Add(op.Unsqueeze(below, [3]), pair), op.Sub(self.length, 1.0))
-        present = op.Or(op.Unsqueeze(self.counts, [3]), op.Less(index, 0.0))
-        return tuple(op.Reshape(v, [0, 0, -1]) for v in (op.Cast(index, to=ir.DataType.INT64), weight, present))  # type: ignore[return-value]
+        present = op.Expand(op.Unsqueeze(self.counts, [3]), [1, 1, 1, 2])
+        whole = op.Cast(index, to=ir.DataType.INT64)
+        return op.Reshape(whole, [0, 0, -1]), op.Reshape(weight, [0, 0, -1]), op.Reshape(present, [0, 0, -1])
 
 
 def _mean(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
     """gX[n,c,h,w] = sum over boxes r of image n, cells p, q: rows[r,p,h] g[r,c,p,q] columns[r,q,w]."""
     op = b.op
-    tall = op.Transpose(op.Unsqueeze(op.CastLike(rows.matrix(op), b.g), [1]), perm=[0, 1, 3, 2])
-    lines = op.Transpose(op.MatMul(tall, b.g), perm=[1, 2, 0, 3])  # (channels, height, boxes, cells)
-    lines = op.Reshape(lines, vector(op, 0, 0, -1))
-    images = op.Unsqueeze(op.Range(op.const(np.int64(0)), op.Squeeze(op.dim(b.x, 0), [0]), op.const(np.int64(1))), [1])
+    tall = op.Transpose(op.CastLike(rows.matrix(op), b.g), perm=[0, 2, 1])
+    lines = op.Transpose(op.MatMul(op.Unsqueeze(tall, [1]), b.g), perm=[1, 2, 0, 3])
+    lines = op.Unsqueeze(op.Reshape(lines, [0, 0, -1]), [0])  # (1, channels, height, boxes cells)
+    images = op.Unsqueeze(_range(op, op.dim(b.x, 0)), [1])
     mine = op.Unsqueeze(op.CastLike(op.Equal(images, b.input(2)), b.g), [2, 3])  # (images, boxes, 1, 1)
     wide = op.Mul(mine, op.CastLike(columns.matrix(op), b.g))
-    wide = op.Reshape(wide, vector(op, 0, -1, op.dim(b.x, 3)))
-    flat = op.Reshape(lines, vector(op, 1, -1, op.Mul(op.dim(b.input(1), 0), b.attr("output_width", 1))))
-    return op.reshape_like(op.MatMul(flat, wide), b.x)
+    return op.typed(op.MatMul(lines, op.Reshape(wide, vector(op, 0, 1, -1, op.dim(b.x, 3)))), b.x)
 
 
 def _largest(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
-    """The largest of all weighted elements around the points of a cell, not of the points: so the operator has it."""
+    """The largest weighted element around any point of a cell, not the largest point: so the operator is defined."""
     op, g = b.op, b.g
+    cells = b.attr("output_height", 1) * b.attr("output_width", 1)
+
+    def terms(operator: str, one: ir.Value, other: ir.Value) -> ir.Value:  # (boxes, cells, all pairs)
+        pairs: ir.Value = op.emit(operator, op.Unsqueeze(one, [2, 4]), op.Unsqueeze(other, [1, 3]))
+        return op.Reshape(pairs, [0, cells, -1])
+
     (row, tall, above), (column, wide, left) = rows.corners(op), columns.corners(op)
-    size, cells = op.Mul(op.dim(b.x, 2), op.dim(b.x, 3)), vector(op, 0, -1)
-    index = _outer(op, "Add", op.Mul(row, op.dim(b.x, 3)), column)  # (boxes, cells, terms)
-    weight, present = op.CastLike(_outer(op, "Mul", tall, wide), g), _outer(op, "And", above, left)
-    index = op.Add(index, op.Unsqueeze(op.Mul(b.input(2), size), [1, 2]))
-    x = op.Reshape(op.Transpose(b.x, perm=[1, 0, 2, 3]), cells)  # (channels, elements of all images)
-    terms = op.Where(present, op.Mul(op.Gather(x, index, axis=1), weight), -np.inf)
-    best = op.ArgMax(terms, axis=3, keepdims=0)  # (channels, boxes, cells)
-    count = op.dim(index, 2)
-    number = op.Reshape(op.Range(op.const(np.int64(0)), op.Squeeze(op.Size(best)), op.const(np.int64(1))), [-1])
-    return number
+    image = op.Mul(b.input(2), op.Mul(op.dim(b.x, 2), op.dim(b.x, 3)))
+    index = op.Add(terms("Add", op.Mul(row, op.dim(b.x, 3)), column), op.Unsqueeze(image, [1, 2]))
+    weight = op.CastLike(terms("Mul", tall, wide), g)
+    turned = op.Transpose(b.x, perm=[1, 0, 2, 3])
+    x = op.Reshape(turned, [0, -1])  # (channels, elements of all images)
+    values = op.Where(terms("And", above, left), op.Mul(op.Gather(x, index, axis=1), weight), -np.inf)
+    best = op.ArgMax(values, axis=3, keepdims=0)  # (channels, boxes, cells)
+    lines = op.Reshape(_range(op, op.Mul(op.dim(b.input(1), 0), cells)), [-1, cells])
+    best = op.Add(op.Mul(lines, op.dim(weight, 2)), best)  # among the terms of all cells
+    updates = op.Transpose(op.Reshape(g, [0, 0, -1]), perm=[1, 0, 2])
+    updates = op.Mul(updates, op.Gather(op.Reshape(weight, [-1]), best))
+    where = op.Gather(op.Reshape(index, [-1]), best)
+    gx = op.ScatterElements(
+        op.zeros_like(x), op.Reshape(where, [0, -1]), op.Reshape(updates, [0, -1]), axis=1, reduction="add"
+    )
+    return op.Transpose(op.reshape_like(gx, turned), perm=[1, 0, 2, 3])
+
+
+def _range(op: Emitter, count: ir.Value) -> ir.Value:
+    """0, 1, ... below a (1,) int64."""
+    return op.Range(op.const(np.int64(0)), op.Squeeze(count, [0]), op.const(np.int64(1)))
