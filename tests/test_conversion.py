@@ -10,7 +10,7 @@ import pytest
 import onnxplain
 import onnxplain_convert
 from onnxplain.conversion import converted, opened
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, BadRequest
 from tests import models
 
 
@@ -91,3 +91,9 @@ def test_what_is_no_model(tmp_path: Path, content: bytes) -> None:
         onnxplain.load(path, cache=tmp_path / "cache")
     with pytest.raises(BadModel, match=r"absent\.onnx"):
         onnxplain.load(tmp_path / "absent.onnx")
+
+
+def test_a_model_in_memory_is_to_be_converted_first() -> None:
+    proto: Any = models.model(models.TWIN_F)
+    with pytest.raises(BadRequest, match="got a ModelProto: convert it first"):
+        onnxplain.load(proto)

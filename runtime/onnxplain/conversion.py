@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from onnxplain.artifact import MANIFEST_KEY, Artifact
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, BadRequest
 from onnxplain.trust import own_files, read_proto
 
 ARTIFACT = "model.explain.onnx"
@@ -27,6 +27,8 @@ def opened(source: str | os.PathLike[str] | Artifact, cache: str | os.PathLike[s
     """
     if isinstance(source, Artifact):
         return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise BadRequest(f"load takes a path or an Artifact, got a {type(source).__name__}: convert it first")
     path = Path(source)
     proto = read_proto(path)
     own_files(proto, path, links=True)

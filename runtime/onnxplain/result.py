@@ -82,6 +82,9 @@ def warnings(
         said.append("the rows of this model influence each other: every row was explained as if it came alone")
     if work.nonfinite:
         said.append(f"{work.nonfinite} of {work.n_rows} rows had gradients that are not finite: taken as zero")
+    unknown = [str(k) for k, each in enumerate(courses) if not np.all(np.isfinite(list(each.scores.values())))]
+    if unknown:
+        said.append(f"the model's output is not finite, of row {_listed(unknown)}")
     if manifest.zero_gradient:
         said.append(f"piecewise constant, so that no gradient passes: {_listed(manifest.zero_gradient)}")
     unreachable = [manifest.stands_for.get(each, each) for each in manifest.unreachable]

@@ -69,6 +69,16 @@ def test_a_rule_set_that_the_artifact_lacks(loaded: Loaded) -> None:
         model.explain(np.ones((1, 2), np.float32), "smoothgrad", base="guided_backprop")
 
 
+def test_a_layer_aside_of_the_path(loaded: Loaded) -> None:
+    model = loaded(models.TEXT)
+    aside = next(layer.name for layer in model.manifest.layers if layer.tensor == "m")
+    ids = np.ones((1, 3), np.int64)
+    with pytest.raises(BadRequest, match="not between the inputs and an explained output"):
+        model.explain({"ids": ids, "mask": ids}, "grad_cam", layer=aside)
+    with pytest.raises(BadRequest, match="no feature map with spatial axes"):
+        model.explain({"ids": ids, "mask": ids}, "grad_cam")
+
+
 def test_classes_by_name(loaded: Loaded) -> None:
     model = loaded(models.CNN, labels=("Cat", "dog", "cow", "hen", "pig"))
     assert model.explain(X, target="cat").targets == [0, 0, 0]
@@ -87,6 +97,8 @@ def test_warnings(loaded: Loaded) -> None:
     assert "constant in a row, so that noise as a fraction of max - min is none there: x" in constant
     twin = loaded(models.TWIN_F).explain(np.array([[3.0, 1.0], [0.0, 0.0]], np.float32))
     assert twin.warnings == ["the map is zero everywhere, of row 1"]
+    endless = loaded(models.UNFIT).explain(np.array([[np.inf, 1.0]], np.float32), target=0, check_finite=False)
+    assert "the model's output is not finite, of row 0" in endless.warnings
     unfit = loaded(models.UNFIT).explain(np.array([[4.0, 0.0]], np.float32), target=1)
     assert "1 of 1 rows had gradients that are not finite: taken as zero" in unfit.warnings
 

@@ -110,7 +110,7 @@ def test_the_default_layer_is_the_last_that_computes_a_map_on_the_path() -> None
 
 
 def test_a_layer_of_another_rank_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"2 spatial axes and the input row \[7\] has 0"):
+    with pytest.raises(BadRequest, match=r"2 spatial axes, no input row has them and channels: x \[7\]"):
         run("grad_cam", np.ones(7), layer="relu1")
     with pytest.raises(NotFound, match="nearest: relu1"):
         run("grad_cam", layer="relu2")

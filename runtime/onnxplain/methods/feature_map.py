@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,17 +49,28 @@ def channels_last(manifest: Manifest, spec: TensorSpec) -> bool:
     return len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
 
 
-def upsampled(map_: Floats, shape: tuple[int, ...], last: bool, interpolation: str) -> Floats:
-    """A map (space...) at the spatial size of a row of ``shape``, with an axis of one in place of the channels.
+def at_inputs(map_: Floats, manifest: Manifest, specs: Sequence[TensorSpec], interpolation: str) -> dict[str, Floats]:
+    """A map (space...) at the spatial size of every input that has as many spatial axes (``specs``: of one row).
 
-    Raises BadRequest where the row has not as many spatial axes as the map.
+    Raises BadRequest where there is none.
     """
-    space = shape[:-1] if last else shape[1:]
-    if len(space) != map_.ndim:
+    maps = {}
+    for spec in specs:
+        shape = tuple(int(size) for size in spec.shape if isinstance(size, int))
+        if len(shape) == map_.ndim + 1:
+            maps[spec.name] = upsampled(map_, shape, channels_last(manifest, spec), interpolation)
+    if not maps:
+        rows = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
         raise BadRequest(
-            f"the layer's map has {map_.ndim} spatial axes and the input row {list(shape)} has {len(space)}:"
-            " choose another layer"
+            f"the layer's map has {map_.ndim} spatial axes, no input row has them and channels: {rows};"
+            " take another layer"
         )
+    return maps
+
+
+def upsampled(map_: Floats, shape: tuple[int, ...], last: bool, interpolation: str) -> Floats:
+    """A map (space...) at the spatial size of a row of ``shape``, with an axis of one in place of the channels."""
+    space = shape[:-1] if last else shape[1:]
     for axis, size in enumerate(space):
         weights = _weights(map_.shape[axis], size, interpolation)
         map_ = np.moveaxis(np.tensordot(weights, map_, (1, axis)), 0, axis)

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from onnxplain.methods.feature_map import channels_last, default_layer, upsampled
+from onnxplain.methods.feature_map import at_inputs, default_layer
 from onnxplain.methods.method import Ask, Method, Option, Plan, Reduced
 from onnxplain.rows import Floats, Outcome, Round, Rows
 
@@ -43,24 +41,12 @@ def layer_map(ask: Ask, outcome: Outcome) -> Floats:
     return np.maximum(combined, 0.0) if ask.options["relu"] else combined
 
 
-def at_inputs(ask: Ask, map_: Floats) -> Mapping[str, Floats]:
-    """The map at every input's spatial size, with an axis of one in place of its channels."""
-    return {
-        spec.name: upsampled(
-            map_,
-            tuple(int(size) for size in spec.shape if isinstance(size, int)),
-            channels_last(ask.manifest, spec),
-            ask.options["interpolation"],
-        )
-        for spec in ask.tensors
-    }
-
-
 def plan(ask: Ask) -> Plan:
     """One row; the backward pass need not go below the layer."""
     (outcome,) = yield [round_(ask)]
     map_ = layer_map(ask, outcome)
-    return Reduced(at_inputs(ask, map_), extras={"layer_map": map_})
+    maps = at_inputs(map_, ask.manifest, ask.tensors, ask.options["interpolation"])
+    return Reduced(maps, extras={"layer_map": map_})
 
 
 METHOD = Method(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxplain.methods.grad_cam import OPTIONS, at_inputs, layer_map, round_
+from onnxplain.methods.feature_map import at_inputs
+from onnxplain.methods.grad_cam import OPTIONS, layer_map, round_
 from onnxplain.methods.method import Ask, Method, Plan, Reduced
 from onnxplain.rows import Round, Rows
 
@@ -16,8 +17,8 @@ def plan(ask: Ask) -> Plan:
     """One row under either rule set, in the same round."""
     guided, layer = yield [Round(ask.purpose("guided"), Rows.table([1.0])), round_(ask)]
     map_ = layer_map(ask, layer)
-    cams = at_inputs(ask, map_)
-    maps = {tensor: np.asarray(moments.mean, np.float64) * cams[tensor] for tensor, moments in guided.moments.items()}
+    cams = at_inputs(map_, ask.manifest, ask.tensors, ask.options["interpolation"])
+    maps = {tensor: np.asarray(guided.moments[tensor].mean, np.float64) * cam for tensor, cam in cams.items()}
     return Reduced(maps, extras={"layer_map": map_})
 
 

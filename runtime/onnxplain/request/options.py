@@ -144,12 +144,16 @@ def _need_rules(manifest: Manifest, method: Method | None) -> None:
 
 def _layer(manifest: Manifest, name: str) -> Layer:
     """A layer by its name, or any inner tensor on the path by its own."""
+    on_path = {tensor for tensors in manifest.gradients.values() for tensor in tensors}
     try:
-        return manifest.layer(name)
+        layer = manifest.layer(name)
     except NotFound:
-        if any(name in tensors for tensors in manifest.gradients.values()):
-            return Layer(name, "", name, None)
-        raise
+        if name not in on_path:
+            raise
+        return Layer(name, "", name, None)
+    if layer.tensor not in on_path:
+        raise BadRequest(f"layer {name!r} has no gradient: it is not between the inputs and an explained output")
+    return layer
 
 
 def _output(manifest: Manifest, name: str | None) -> str:

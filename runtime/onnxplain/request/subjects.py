@@ -130,7 +130,9 @@ def row_specs(manifest: Manifest, subject: Subject) -> tuple[TensorSpec, ...]:
 
 
 def _spread(value: Array) -> float:
-    return float(np.max(value)) - float(np.min(value)) if value.size else 0.0
+    """max - min of what is finite; what is not was let in on purpose (``check_finite=False``)."""
+    finite = value[np.isfinite(value)]
+    return float(np.max(finite)) - float(np.min(finite)) if finite.size else 0.0
 
 
 def _row_seed(seed: int, row: int) -> int:
