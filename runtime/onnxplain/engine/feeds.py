@@ -141,15 +141,15 @@ def plan_feeds(program: Program, pack: Pack) -> dict[str, Array]:
     last_of = {segment.slot: s for s, segment in enumerate(segments)}
     firsts = {x.slot: s for s, x in enumerate(segments) if x.closes and x.is_first_sample}
     previous, has_previous = np.zeros(n_rows, np.int64), np.zeros(n_rows, bool)
-    multiply = np.zeros((n_rows, 1), bool)
+    from_before, multiply = np.zeros((n_rows, 1), bool), np.zeros((n_rows, 1), bool)
     for q, slot in enumerate(pack.slots):
         part = slice(offsets[q], offsets[q + 1])
         rows = slot.job.round.rows
         checks[q, part] = rows.check[slot.start : slot.stop]
         multiply[part] = rows.multiply
-        previous[part] = np.arange(part.start, part.stop) - 1 + n_requests
-        previous[part.start] = q
+        previous[part] = np.maximum(np.arange(part.start, part.stop) - 1, 0)
         has_previous[part] = _follows(rows.sample, slot.start, slot.stop)
+        from_before[part.start] = has_previous[part.start]
     old = {q: slot.before for q, slot in enumerate(pack.slots) if slot.before is not None}
     feeds: dict[str, Array] = {
         "weights": weights,
@@ -165,6 +165,7 @@ def plan_feeds(program: Program, pack: Pack) -> dict[str, Array]:
         "last_row": numbers(n_requests, {q: offsets[q + 1] - 1 for q in range(len(pack.slots))}),
         "previous": previous,
         "has_previous": has_previous,
+        "from_before": from_before,
         "slot": numbers(n_requests, old),
         "carried": column(n_requests, list(old)),
         "finished": np.array([q for q, slot in enumerate(pack.slots) if slot.is_last], np.int64),
@@ -213,7 +214,7 @@ def _follows(sample: Ints, start: int, stop: int) -> Array:
     return np.asarray(sample[start:stop] == before)
 
 
-def empty_state(program: Program, sizes: dict[str, int]) -> dict[str, Array]:
-    """State for a run in which no request has one; ``sizes``: elements of one row, per tensor."""
-    wide = accumulator(program.path)
-    return {f"state/{part}/{t}": np.zeros((1, size), wide) for t, size in sizes.items() for part in STATE}
+def empty_state(program: Program) -> dict[str, Array]:
+    """State for a run in which no request has one."""
+    zero = np.zeros((1, 1), accumulator(program.path))
+    return {f"state/{part}/{tensor.name}": zero for tensor in program.path for part in STATE}

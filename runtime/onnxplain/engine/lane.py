@@ -150,9 +150,7 @@ class Lane:
             )
         if program.has_moments:
             feeds.update(tables.plan_feeds(program, pack))
-            feeds.update(
-                self._state or tables.empty_state(program, {t.name: jobs[0].inputs[t.name].size for t in program.path})
-            )
+            feeds.update(self._state or tables.empty_state(program))
         return feeds
 
     def _put(self, session: Session, name: str, token: Hashable, make: object) -> Handle:

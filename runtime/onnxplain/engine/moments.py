@@ -54,9 +54,11 @@ class Plan:
     last_row: ir.Value
     """(Q,) the request's last row."""
     previous: ir.Value
-    """(R,) the row before it in its sample: an index into the Q last rows of the run before, then this run's rows."""
+    """(R,) the row of this run before it in its sample, where there is one."""
     has_previous: ir.Value
-    """(R,) bool."""
+    """(R,) bool: there is a row before it in its sample."""
+    from_before: ir.Value
+    """(R, 1) bool: that row is the last of the run before."""
     slot: ir.Value
     """(Q,) where the request's state stood in the state that comes in."""
     carried: ir.Value
@@ -87,6 +89,7 @@ class Plan:
             last_row=i("last_row", number, "requests"),
             previous=i("previous", number, ROW),
             has_previous=i("has_previous", flag, ROW),
+            from_before=i("from_before", flag, ROW, 1),
             slot=i("slot", number, "requests"),
             carried=i("carried", flag, "requests", 1),
             finished=i("finished", number, "finished"),
@@ -94,10 +97,17 @@ class Plan:
         )
 
 
-def moments(op: Emit, tensors: Sequence[PathTensor], points: Sequence[Point], gradients: Sequence[ir.Value]) -> None:
+def moments(
+    op: Emit,
+    tensors: Sequence[PathTensor],
+    points: Sequence[Point],
+    gradients: Sequence[ir.Value],
+    request: ir.Value,
+) -> None:
     """State in ``state/part/t``, state out ``next/part/t``; ``done/part/t`` (F, E), ``jump/t`` and ``finite`` (R,).
 
-    Tensors of different width share the tables of the widest.
+    ``request``: (R,) of every row. Tensors of different width share the tables of the widest. A state that comes in may
+    be (1, 1) where no request has one: it is broadcast, and costs nothing.
     """
     wide = ir.DataType.DOUBLE if any(t.wide == ir.DataType.DOUBLE for t in tensors) else ir.DataType.FLOAT
     plan = Plan.declare(op, wide)
@@ -110,7 +120,7 @@ def moments(op: Emit, tensors: Sequence[PathTensor], points: Sequence[Point], gr
     op.output("finite", op("Squeeze", all_finite, op.ints(1)), ir.DataType.BOOL, [ROW])
     zero = op.constant(0.0, wide.numpy())
     for tensor, gradient in zip(tensors, rows, strict=True):
-        _sums(op, tensor.name, op("Where", all_finite, gradient, zero), plan, wide)
+        _sums(op, tensor.name, op("Where", all_finite, gradient, zero), plan, request, wide)
 
 
 def _row_gradient(
@@ -122,12 +132,12 @@ def _row_gradient(
     return op("Mul", flat, op("Where", plan.multiply, displacement, one))
 
 
-def _sums(op: Emit, name: str, g: ir.Value, plan: Plan, wide: ir.DataType) -> None:
+def _sums(op: Emit, name: str, g: ir.Value, plan: Plan, request: ir.Value, wide: ir.DataType) -> None:
     zero = op.constant(0.0, wide.numpy())
     shape = ["requests", f"size of {name}"]
     state = {}
     for part in STATE:
-        given = op.input(f"state/{part}/{name}", wide, ["requests before", shape[1]])
+        given = op.input(f"state/{part}/{name}", wide, ["requests before", f"kept of {name}"])
         state[part] = op("Where", plan.carried, op("Gather", given, plan.slot, axis=0), zero)
 
     def of_request(values: ir.Value) -> ir.Value:
@@ -146,7 +156,8 @@ def _sums(op: Emit, name: str, g: ir.Value, plan: Plan, wide: ir.DataType) -> No
         "check": op("Add", state["check"], op("MatMul", plan.checks, g)),
         "last": op("Gather", g, plan.last_row, axis=0),
     }
-    before = op("Gather", op("Concat", state["last"], g, axis=0), plan.previous, axis=0)
+    last = op("Gather", state["last"], request, axis=0)
+    before = op("Where", plan.from_before, last, op("Gather", g, plan.previous, axis=0))
     jump = op("ReduceSumSquare", op("Sub", g, before), op.ints(1), keepdims=0)
     op.output(f"jump/{name}", op("Where", plan.has_previous, jump, zero), wide, [ROW])
     for part in STATE:

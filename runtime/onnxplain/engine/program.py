@@ -96,7 +96,7 @@ def build(artifact: Artifact, purpose: Purpose, path: Sequence[str] | None = Non
         seed.dtype, seed.shape = output.dtype, body.output.shape
         body = _replaced(body, body.seed, seed)
     if body.gradients:
-        moments(op, tensors, points, body.gradients)
+        moments(op, tensors, points, body.gradients, row.request)
     _tap(op, body, purpose, axis)
 
     graph.sort()
