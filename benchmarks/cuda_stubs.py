@@ -20,6 +20,7 @@ ALLOCATE = "*p = aligned_alloc(256, (n + 255) / 256 * 256); return 0;"
 HANDLE = "*p = malloc(64); return 0;"
 
 BODIES = {
+    "cuDeviceGetCount": "int {0}(int *p) {{ *p = 1; return 0; }}",
     "cudaGetDeviceCount": "int {0}(int *p) {{ *p = 1; return 0; }}",
     "cudaGetDevice": "int {0}(int *p) {{ *p = 0; return 0; }}",
     "cudaRuntimeGetVersion": "int {0}(int *p) {{ *p = 13000; return 0; }}",
@@ -54,8 +55,11 @@ BODIES = {
     "cudnnGetVersion": "size_t {0}(void) {{ return 91900; }}",
 }
 
-OPENED_LATER = {"libcudnn.so.9": ("cudnnCreate", "cudnnDestroy", "cudnnSetStream", "cudnnGetVersion")}
-"""Libraries that the provider opens by name at run time, and what it asks them while a session is made."""
+OPENED_LATER = {
+    "libcuda.so.1": ("cuInit", "cuDeviceGetCount"),
+    "libcudnn.so.9": ("cudnnCreate", "cudnnDestroy", "cudnnSetStream", "cudnnGetVersion"),
+}
+"""Libraries that the provider, or onnxplain, opens by name at run time, and what it asks them for a session."""
 
 
 def needed(provider: Path) -> dict[str, set[str]]:

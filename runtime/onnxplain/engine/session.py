@@ -53,13 +53,15 @@ def resolve_provider(wanted: str) -> str:
     """ "cpu" or "cuda", for those and "auto". Raises ProviderUnavailable where CUDA is asked for and not installed."""
     if wanted not in ("auto", *PROVIDERS):
         raise BadRequest(f"no provider {wanted!r}; there are auto, cpu and cuda")
-    has_cuda = PROVIDERS["cuda"] in _onnxruntime().get_available_providers() and (wanted == "cuda" or _finds_device())
+    has_cuda = PROVIDERS["cuda"] in _onnxruntime().get_available_providers()
+    if wanted == "auto":
+        return "cuda" if has_cuda and _finds_device() else "cpu"
     if wanted == "cuda" and not has_cuda:
         raise ProviderUnavailable(
             "CUDA was asked for, but the installed onnxruntime has no CUDA provider: "
             'pip uninstall onnxruntime, then pip install "onnxplain[gpu]"'
         )
-    return "cuda" if has_cuda else "cpu"
+    return wanted
 
 
 def open_session(
