@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxplain.artifact import MANIFEST_KEY, Artifact, Manifest, Preprocessing, TensorSpec
 from onnxplain.errors import BadRequest, NotFound, nearest
 from onnxplain_convert.canonical import CHANGES, TRAINING, canonicalise
-from onnxplain_convert.explainable.batch import Batch, settle
+from onnxplain_convert.explainable.batch import settle
+from onnxplain_convert.explainable.checks import verified
 from onnxplain_convert.explainable.digest import digest
 from onnxplain_convert.explainable.layers import layers
 from onnxplain_convert.explainable.logits import expose_logits
 from onnxplain_convert.explainable.saving import save
 from onnxplain_convert.explainable.select import differentiated, explained
-from onnxplain_convert.frontends.source import Array, Source
+from onnxplain_convert.frontends.source import Source
 from onnxplain_convert.grad.kinks import KINKED
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.grad.walk import Differentiated, differentiate_graph
 from onnxplain_convert.graph.shapes import dims
-from onnxplain_convert.inferring import without_weights
 from onnxplain_convert.relevance import RULE_SETS
 from onnxplain_convert.relevance.gates import gated
-from onnxplain_convert.verify import Probe, check_gradients, check_guided, parity, signals, whole
 
 __all__ = ["build_artifact", "rule_sets"]
 
@@ -80,7 +78,7 @@ def build_artifact(
     manifest = with_gradients(manifest, walked, forward)
     if training:
         source = dataclasses.replace(source, run=None)
-    manifest = verified(Artifact(model, manifest), source, batch, gate_tensors(forward, manifest), rng)
+    manifest = verified(Artifact(model, manifest), source, batch, forward, rng)
     model.metadata_props[MANIFEST_KEY] = manifest.to_json()
     if out_path is not None:
         save(model, out_path, external_data=external_data)
@@ -111,16 +109,6 @@ def spec(value: ir.Value) -> TensorSpec:
     return TensorSpec(value.name, value.dtype.numpy().name, dims(value) or ())
 
 
-def gate_tensors(forward: Sequence[ir.Node], manifest: Manifest) -> dict[str, str]:
-    """Tensor read by each gate on the path -> tensor that it writes."""
-    found = {}
-    for node in forward:
-        index = gated(node) if node.name in manifest.gates else None
-        if index is not None and (x := node.inputs[index]) is not None and x.name and node.outputs[0].name:
-            found[x.name] = node.outputs[0].name
-    return found
-
-
 def with_gradients(manifest: Manifest, walked: Differentiated, forward: Sequence[ir.Node]) -> Manifest:
     """The manifest with what the walk found: gradients by tensor, kinks and gates on the path, zeros."""
     path = set(walked.path)
@@ -134,53 +122,6 @@ def with_gradients(manifest: Manifest, walked: Differentiated, forward: Sequence
         straight_through=walked.straight_through,
         unreachable=walked.unreachable,
     )
-
-
-def verified(
-    artifact: Artifact, source: Source, batch: Batch, gates: Mapping[str, str], rng: np.random.Generator
-) -> Manifest:
-    """The manifest with the parity measured. Raises Unsupported where the artifact is not what it should be."""
-    check_file(artifact.model)
-    manifest = artifact.manifest
-    if batch.feeds is None or batch.together is None or batch.run is None:
-        return manifest
-    arriving = signals(manifest, gates)
-    taps = [*arriving, *arriving.values()]
-    run = whole(artifact, taps)
-    theirs, note = _outputs_of(source, batch.feeds)
-    probe = Probe.at(artifact, run, batch.run, batch.together, taps, rng)
-    measured = parity(_rows_of(batch, probe.found), {y: theirs[y] for y in manifest.explained if y in theirs})
-    slope = check_gradients(probe, rng)
-    if slope is not None:
-        measured["gradient/slope"] = slope
-    check_guided(probe, arriving)
-    return dataclasses.replace(manifest, parity=measured, source={**manifest.source, **note})
-
-
-def _outputs_of(source: Source, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
-    """What the source itself computes, or nothing and the reason."""
-    if source.run is None:
-        return {}, {"parity": "not measured: the source is in training mode"}
-    try:
-        return source.run(feeds), {}
-    except Exception as error:  # the source's own engine: whatever it raises, there is nothing to compare with
-        return {}, {"parity": f"not measured: {str(error)[:200]}"}
-
-
-def _rows_of(batch: Batch, found: Mapping[str, Array]) -> dict[str, Array]:
-    """The rows that the source was run on, which come first."""
-    if batch.rows != "independent" or batch.feeds is None:
-        return dict(found)
-    n = max(len(value) for value in batch.feeds.values() if value.ndim)
-    return {name: value[:n] if value.ndim else value for name, value in found.items()}
-
-
-def check_file(model: ir.Model) -> None:
-    """ONNX's checker with full shape inference. A failure is our bug, since the source passed."""
-    try:
-        onnx.checker.check_model(without_weights(model), full_check=True)
-    except Exception as error:
-        raise RuntimeError(f"the artifact is not valid ONNX: {error}. This is a bug: nothing was written.") from error
 
 
 def _labels(labels: Sequence[str] | None, model: ir.Model, output: str) -> tuple[str, ...] | None:
