@@ -30,7 +30,7 @@ def distance(map_: Any, truth: Any) -> float:
 @pytest.fixture(scope="module", params=range(3))
 def kinky(request: pytest.FixtureRequest) -> tuple[functions.ReluNet, Any]:
     net = functions.ReluNet(SIZE, seed=request.param)
-    converged, _ = run("integrated_gradients", net, n_steps=6000)
+    converged, _ = run("integrated_gradients", net, n_steps=2000)
     return net, converged.attributions["x"]
 
 
@@ -91,7 +91,7 @@ def test_noise(method: str) -> None:
     ratios = []
     for seed in range(4):
         net = functions.ReluNet(SIZE, seed=seed)
-        many, _ = run(method, net, n_samples=3000)
+        many, _ = run(method, net, n_samples=1500)
         got, _ = run(method, net, n_samples=100)
         ratios.append(got.error["x"] / distance(got.attributions["x"], many.attributions["x"]))
     assert np.mean(ratios) == pytest.approx(1.0, rel=0.3)
