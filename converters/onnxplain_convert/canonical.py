@@ -24,6 +24,7 @@ from onnx_ir.passes.common import (
 )
 
 from onnxplain.errors import BadModel, Unsupported
+from onnxplain_convert.ceil_mode import settle_one
 from onnxplain_convert.inference_mode import to_inference_mode
 from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
 from onnxplain_convert.opset import into_window
@@ -69,6 +70,9 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     result.meta[TRAINING] = bool(ended)
     _name_unknown_axes(result)
     _infer_converted(result, source_opset)
+    while settle_one(result):
+        forget_inner_shapes(result)
+        _infer_converted(result, source_opset)
     TopologicalSortPass()(result)
     RemoveUnusedOpsetsPass()(result)
     check(result)
