@@ -43,7 +43,9 @@ def _settle(node: ir.Node) -> bool:
     counts_padding = node.attributes.get("count_include_pad")
     if not dropped or (any(beyond) and counts_padding is not None and counts_padding.as_int()):
         return False  # padding would count, what ceil_mode reaches beyond it does not
-    node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
     ends = [end + more for end, more in zip(windows.end, beyond, strict=True)]
+    if any(end >= size for end, size in zip(ends, windows.kernel, strict=True)):
+        return False  # more than runtimes accept, which dilation can ask for
+    node.attributes["ceil_mode"] = ir.AttrInt64("ceil_mode", 0)
     node.attributes["pads"] = ir.AttrInt64s("pads", [*windows.begin, *ends])
     return True
