@@ -17,7 +17,7 @@ from onnxplain.engine.check import check_rows, check_target
 from onnxplain.engine.rowaxis import RowAxis
 from onnxplain.engine.session import Array, OpenSession
 from onnxplain.engine.store import Source
-from onnxplain.engine.weights import check_names
+from onnxplain.engine.weights import check_weights
 from onnxplain.errors import BadRequest, OnnxplainError, Unavailable
 from onnxplain.rows import Job, Outcome
 
@@ -32,7 +32,7 @@ class Engine:
 
     ``weights``: initializer name -> array to use in its place (the randomisation audit). ``scheduler``: shared by the
     engines of one device; without one, the engine has its own and closes it. Raises ProviderUnavailable where
-    ``provider`` cannot be had, NotFound for a name in ``weights`` that the model does not have.
+    ``provider`` cannot be had, NotFound or BadRequest where ``weights`` do not fit the model.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Engine:
         weights: Mapping[str, Array] | None = None,
     ) -> None:
         self._provider = session.resolve_provider(provider)
-        check_names(weights or {}, artifact.model.graph.initializers)
+        check_weights(weights or {}, artifact.model.graph.initializers)
         self._axis = RowAxis.of(artifact.manifest)
         self._sizes = _sizes(self._axis, max_rows or MAX_ROWS[self._provider], self._provider)
         self._source = Source(artifact, self._provider, open_session, dict(weights or {}))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -127,35 +128,30 @@ class Lane:
         self.active = going_on
 
     def _feeds(self, loaded: Loaded, pack: tables.Pack) -> dict[str, Array | Handle]:
-        program, session = loaded.program, loaded.session
-        jobs = [slot.job for slot in pack.slots]
+        program, put = loaded.program, partial(self._put, loaded.session)
         who = tuple(task.number for task in self.active)
         feeds: dict[str, Array | Handle] = {**tables.row_feeds(program, pack), **tables.target_feeds(program, pack)}
         feeds["row/baseline"] = np.zeros(pack.size, np.int64)
         if program.path:
             used, feeds["row/baseline"] = tables.used_baselines(pack)
-            which = (who, tuple(u.tobytes() for u in used))
+            which = (who, tuple(own.tobytes() for own in used))
             for tensor in program.path:
-                name = tensor.name
-                feeds[f"input/{name}"] = self._put(session, f"input/{name}", who, lambda n=name: _stack(pack, n))
-                feeds[f"baseline/{name}"] = self._put(
-                    session, f"baseline/{name}", which, lambda n=name: tables.baselines(n, pack, used)
-                )
+                name = f"baseline/{tensor.name}"
+                feeds[name] = put(name, which, partial(tables.baselines, tensor.name, pack, used))
+        by_request = [*program.path, *(held for held in program.held if held.by_request)]
+        for each in by_request:
+            name = f"input/{each.name}"
+            feeds[name] = put(name, who, partial(_stack, pack, each.name))
         for held in program.held:
-            name = held.name
-            feeds[f"input/{name}"] = (
-                self._put(session, f"input/{name}", who, lambda n=name: _stack(pack, n))
-                if held.by_request
-                else jobs[0].inputs[name]
-            )
+            if not held.by_request:
+                feeds[f"input/{held.name}"] = self.active[0].job.inputs[held.name]
         if program.has_moments:
             feeds.update(tables.plan_feeds(program, pack))
             feeds.update(self._state or tables.empty_state(program))
         return feeds
 
-    def _put(self, session: Session, name: str, token: Hashable, make: object) -> Handle:
+    def _put(self, session: Session, name: str, token: Hashable, make: Callable[[], Array]) -> Handle:
         """Upload once for as long as the run's requests stay the same."""
-        assert callable(make)
         if name not in self._cached or self._cached[name][0] != token:
             self._cached[name] = (token, session.put(make()))
         return self._cached[name][1]

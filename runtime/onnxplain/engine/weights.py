@@ -24,8 +24,8 @@ _NUMPY_KINDS = "fiub"
 def split(program: Program, overrides: Mapping[str, Array] | None = None) -> tuple[bytes, dict[str, Array]]:
     """The program as ONNX bytes with external placeholders, and the arrays that belong into them by name.
 
-    ``overrides``: artifact initializer name -> array to use in its place. Raises NotFound for a name that no program of
-    this artifact could have (checked by the caller), BadRequest where shape or type differ.
+    ``overrides``: artifact initializer name -> array to use in its place, as :func:`check_weights` takes them. Raises
+    LimitExceeded where the graph alone is too large.
     """
     graph = program.model.graph
     kept: dict[str, Array] = {}
@@ -36,7 +36,7 @@ def split(program: Program, overrides: Mapping[str, Array] | None = None) -> tup
             override = (overrides or {}).get(program.weights.get(name, ""))
             if tensor is None or (override is None and not _is_large(tensor)):
                 continue
-            array = tensor.numpy() if override is None else _checked(override, tensor, program.weights[name])
+            array = tensor.numpy() if override is None else override
             originals[name] = tensor
             if _is_large(tensor):
                 kept[name] = np.ascontiguousarray(array)
@@ -54,23 +54,20 @@ def split(program: Program, overrides: Mapping[str, Array] | None = None) -> tup
     return proto.SerializeToString(), kept
 
 
-def check_names(overrides: Mapping[str, Array], known: Mapping[str, ir.Value]) -> None:
-    """Raises NotFound for an override of a weight that the artifact does not have."""
-    for name in overrides:
-        if name not in known:
-            raise NotFound(f"no weight {name!r} in the model; {nearest(name, known)}")
+def check_weights(overrides: Mapping[str, Array], initializers: Mapping[str, ir.Value]) -> None:
+    """Raises NotFound for a weight that the artifact does not have, BadRequest where shape or type differ."""
+    for name, array in overrides.items():
+        tensor = initializers[name].const_value if name in initializers else None
+        if tensor is None:
+            raise NotFound(f"no weight {name!r} in the model; {nearest(name, initializers)}")
+        dtype, shape = tensor.dtype.numpy(), tuple(tensor.shape.numpy())
+        if array.dtype != dtype or array.shape != shape:
+            raise BadRequest(
+                f"weight {name!r} is {dtype} {shape}, the one to use in its place {array.dtype} {array.shape}: "
+                "they must be the same"
+            )
 
 
 def _is_large(tensor: ir.TensorProtocol) -> bool:
     dtype = tensor.dtype
     return tensor.nbytes >= SMALLEST and dtype != ir.DataType.STRING and dtype.numpy().kind in _NUMPY_KINDS
-
-
-def _checked(override: Array, tensor: ir.TensorProtocol, name: str) -> Array:
-    dtype, shape = tensor.dtype.numpy(), tuple(tensor.shape.numpy())
-    if override.dtype != dtype or override.shape != shape:
-        raise BadRequest(
-            f"weight {name!r} is {dtype} {shape}, the one to use in its place {override.dtype} {override.shape}: "
-            "they must be the same"
-        )
-    return override
