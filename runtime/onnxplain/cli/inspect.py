@@ -11,12 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from onnxplain.artifact import MANIFEST_KEY, Artifact, Manifest, TensorSpec
+from onnxplain.artifact import Artifact, Manifest, TensorSpec
 from onnxplain.cli import console
 from onnxplain.cli.group import Command
+from onnxplain.cli.reading import is_plain
 from onnxplain.conversion import opened
 from onnxplain.picture import describe
-from onnxplain.trust import own_files, read_proto
 
 if TYPE_CHECKING:
     from onnxplain_convert import Coverage
@@ -40,11 +40,8 @@ def inspect(model: Path, layers: bool) -> None:
     converted into the user's cache folder, where `explain` finds it, to tell the layers and whether the rows of a batch
     are independent. Where that cannot be done the last line says which nodes are in the way, and the exit status is 2.
     """
-    proto = read_proto(model)
-    own_files(proto, model, links=True)
-    plain = all(entry.key != MANIFEST_KEY for entry in proto.metadata_props)
     to = console.out()
-    if not plain:
+    if not is_plain(model):
         show(Artifact.open(model).manifest, to, layers)
         return
     from onnxplain_convert import coverage  # loads onnxscript: artifacts do without
@@ -52,8 +49,7 @@ def inspect(model: Path, layers: bool) -> None:
     with console.working("reading the operators"):
         report = coverage(model)
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in report.source_opset.items())
-    made_by = f"{proto.producer_name} {proto.producer_version}".strip() or "an unnamed producer"
-    to.print(console.facts([("file", f"{model}, plain ONNX by {made_by}"), ("opset", opsets)]))
+    to.print(console.facts([("file", f"{model}, a plain ONNX file"), ("opset", opsets)]))
     to.print()
     to.print(_operators(report))
     to.print(_verdict(report), soft_wrap=True)

