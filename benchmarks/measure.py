@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Seconds = NDArray[np.float64]
 
 
-def seconds(call: Callable[[], object], repeats: int = 2) -> float:
+def seconds(call: Callable[[], object], repeats: int = 1) -> float:
     """The shorter of ``repeats`` times of one call, after one that is not counted."""
     call()
     return min(_timed(call) for _ in range(repeats))
