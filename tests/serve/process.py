@@ -65,6 +65,7 @@ class Process:
 
     def client(self, timeout: float | None = PATIENCE) -> Client:
         """A client once every model is warm."""
+        self.logged(r"\bserving \w")  # fails with the whole log where the server ended instead
         client = Client(self.address, timeout=timeout)
         client.wait_until_ready(PATIENCE)
         return client

@@ -23,6 +23,8 @@ from onnxplain.errors import (
 from onnxplain.serve.limits import Limits
 from onnxplain.serve.server import Server
 from onnxplain.v1 import SERVICE
+from onnxplain.v1 import explain_pb2 as pb
+from onnxplain.v1.explain_pb2_grpc import ExplainerStub
 from tests.serve.conftest import QUICK, Serving
 from tests.serve.fakes import PATIENCE, FakeModel
 from tests.serve.probes import channel_of, health_of, until, watched
@@ -158,6 +160,22 @@ def test_the_drain_finishes_what_was_accepted_and_refuses_the_rest(serving: Serv
         assert all(len(each.result(PATIENCE).scores) == 2 for each in running)
         assert drained.result(PATIENCE) is True
     assert model.closed
+
+
+def test_while_it_refuses_accepted_requests_go_on(serving: Serving) -> None:
+    model = FakeModel().shut()
+    server, client = serving(net=model)
+    with ThreadPoolExecutor(1) as pool, channel_of(server) as channel:
+        running = pool.submit(client.model("net").explain, X)
+        model.wait_for(1)
+        server.refuse()
+        with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+            ExplainerStub(channel).ListModels(pb.ListModelsRequest())
+        with pytest.raises(Unavailable, match="the server is shutting down"):
+            client.model("net").explain(X)
+        assert health_of(channel) == Check.SERVING, "health is asked on its own"
+        model.gate.set()
+        assert len(running.result(PATIENCE).scores) == 2
 
 
 def _refused(server: Server) -> bool:

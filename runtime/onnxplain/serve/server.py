@@ -29,6 +29,9 @@ from onnxplain.v1.explain_pb2_grpc import add_ExplainerServicer_to_server
 
 log = logging.getLogger(__name__)
 
+REFUSING_SECONDS = 0.2
+"""Between the first refusal and the closing of the port: what is on its way then is told to go elsewhere."""
+
 SPARE_THREADS = 16
 """Beyond those that explain: health checks and refusals must not wait behind explanations."""
 
@@ -55,6 +58,7 @@ class Server:
         """
         self.limits = limits or Limits()
         self._strict = strict
+        self._refusing = threading.Event()
         self._stopping = threading.Event()
         if load is None:
             resolve_provider(provider)  # an unusable one shows now, not after every model was converted
@@ -74,7 +78,7 @@ class Server:
         # way, and a large message that is being parsed then holds up one thread instead of every call of the server.
         self._grpc = grpc.server(
             ThreadPoolExecutor(self.limits.concurrent + SPARE_THREADS, thread_name_prefix="grpc"),
-            interceptors=[Statuses(SERVICE)],
+            interceptors=[Statuses(SERVICE, self._refusing.is_set)],
             options=[
                 ("grpc.max_receive_message_length", self.limits.message_bytes),
                 ("grpc.max_send_message_length", self.limits.message_bytes),
@@ -126,6 +130,10 @@ class Server:
         """Until `stop`."""
         self._stopping.wait()
 
+    def refuse(self) -> None:
+        """From now on new requests are answered UNAVAILABLE; accepted ones go on."""
+        self._refusing.set()
+
     def drain(self) -> bool:
         """Refuse new requests, finish the accepted ones, close. False where the grace period cut some off."""
         self._stopping.set()
@@ -133,6 +141,9 @@ class Server:
         self.health.drain()
         if self.limits.lame_duck_seconds:
             time.sleep(self.limits.lame_duck_seconds)
+        self.refuse()
+        # gRPC ends calls that it has received but not yet handed over as CANCELLED, which callers do not try again.
+        time.sleep(REFUSING_SECONDS)
         begin = time.monotonic()
         done = self._grpc.stop(self.limits.grace_seconds)
         self.health.release()

@@ -11,10 +11,12 @@ from urllib.parse import quote, unquote
 
 import grpc
 
-from onnxplain.errors import Cancelled, OnnxplainError
+from onnxplain.errors import Cancelled, OnnxplainError, Unavailable
 from onnxplain.v1 import ERROR_KEY
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 LONGEST = 4000
 """Bytes of a status text on the wire: from 8 KiB of headers on the status itself gets lost."""
@@ -29,8 +31,10 @@ class Statuses(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is not typ
     else is INTERNAL with an id that stands in the server's log beside the traceback, and says nothing of this machine.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, refusing: Callable[[], bool]) -> None:
+        """While ``refusing`` every call of ``service`` is answered UNAVAILABLE."""
         self._prefix = f"/{service}/"
+        self._refusing = refusing
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Wraps the handlers of the one service, all of which are unary."""
@@ -39,13 +43,22 @@ class Statuses(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is not typ
             return handler
         name = method.removeprefix(self._prefix)
         return grpc.unary_unary_rpc_method_handler(
-            _answering(name, handler.unary_unary),
+            _answering(name, _unless(self._refusing, handler.unary_unary)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
 
-def _answering(name: str, call: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:
+def _unless(refusing: Callable[[], bool], call: Handler) -> Handler:
+    def unless_refusing(request: Any, context: grpc.ServicerContext) -> Any:
+        if refusing():
+            raise Unavailable("the server is shutting down: try another one, or again later")
+        return call(request, context)
+
+    return unless_refusing
+
+
+def _answering(name: str, call: Handler) -> Handler:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         begin = time.monotonic()
         # As the caller wrote it, so cut; %r keeps line breaks out of the log.
