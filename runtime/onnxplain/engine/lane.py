@@ -138,10 +138,8 @@ class Lane:
             for tensor in program.path:
                 name = f"baseline/{tensor.name}"
                 feeds[name] = put(name, which, partial(tables.baselines, tensor.name, pack, used))
-        by_request = [*program.path, *(held for held in program.held if held.by_request)]
-        for each in by_request:
-            name = f"input/{each.name}"
-            feeds[name] = put(name, who, partial(_stack, pack, each.name))
+        for name in (*(t.name for t in program.path), *(held.name for held in program.held if held.by_request)):
+            feeds[f"input/{name}"] = put(f"input/{name}", who, partial(_stack, pack, name))
         for held in program.held:
             if not held.by_request:
                 feeds[f"input/{held.name}"] = self.active[0].job.inputs[held.name]

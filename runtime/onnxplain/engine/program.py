@@ -19,7 +19,7 @@ from onnxplain.engine.moments import moments
 from onnxplain.engine.points import PathTensor, RowInputs, point
 from onnxplain.engine.rowaxis import ROW, RowAxis
 from onnxplain.engine.targets import OutputTensor, explained
-from onnxplain.errors import BadModel
+from onnxplain.errors import BadModel, Unsupported
 from onnxplain.rows import Purpose
 
 
@@ -110,12 +110,12 @@ def build(artifact: Artifact, purpose: Purpose, path: Sequence[str] | None = Non
 
 def _path_tensor(value: ir.Value, name: str, axis: RowAxis) -> PathTensor:
     shape, squeezed = axis.one_row(value, "tensor")
-    return PathTensor(name, _dtype(value), shape, squeezed)
+    return PathTensor(name, _float(value), shape, squeezed)
 
 
 def _output_tensor(value: ir.Value, name: str, axis: RowAxis) -> OutputTensor:
     shape, squeezed = axis.one_row(value, "output")
-    return OutputTensor(name, _dtype(value), shape, squeezed)
+    return OutputTensor(name, _float(value), shape, squeezed)
 
 
 def _hold(
@@ -165,6 +165,15 @@ def _replaced(body: Body, old: ir.Value, new: ir.Value) -> Body:
         taps=swap(body.taps),
         tap_gradients=swap(body.tap_gradients),
     )
+
+
+def _float(value: ir.Value) -> ir.DataType:
+    dtype = _dtype(value)
+    if dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16):
+        raise Unsupported(
+            f"tensor {value.name!r} is {dtype.name.lower()}: rows and scores are float, double or float16"
+        )
+    return dtype
 
 
 def _dtype(value: ir.Value) -> ir.DataType:
