@@ -18,9 +18,11 @@ from onnxplain.errors import BadRequest, NotFound, nearest
 from onnxplain.explanation import Explanation
 from onnxplain.methods.method import Ask
 from onnxplain.request import inputs, options, subjects, targets
-from onnxplain.request.answers import answer
+from onnxplain.request.answers import Course, answer
 from onnxplain.request.inputs import Row
+from onnxplain.request.subjects import Subject
 from onnxplain.request.work import Progress, Work, deadline
+from onnxplain.rows import Target
 
 __all__ = ["Explanation", "Model", "converted", "load"]
 
@@ -96,20 +98,20 @@ class Model:
         where = self._output(chosen.output, rows[0], work)
         wanted = targets.resolve(where, target, len(rows))
         asked = subjects.subjects(self.manifest, rows, chosen.options.get("baseline"), chosen.seed, work)
-        asks = [
-            Ask(
-                options=chosen.options,
-                manifest=self.manifest,
-                tensors=subjects.row_specs(self.manifest, subject),
-                output=chosen.output,
-                layer=chosen.layer,
-                base=chosen.base,
-            )
-            for subject in asked
-        ]
-        ends = frozenset({0.0, 1.0} if chosen.complete else {1.0})
-        courses = answer(asks, asked, wanted, [chosen.method.plan(ask) for ask in asks], ends, work)
-        return result.explanation(self.manifest, chosen, where, courses, work, self.provider)
+        courses = [self._course(chosen, *each) for each in zip(asked, wanted, strict=True)]
+        answers = answer(courses, frozenset({0.0, 1.0} if chosen.complete else {1.0}), work)
+        return result.explanation(self.manifest, chosen, where, answers, work, self.provider)
+
+    def _course(self, chosen: options.Chosen, subject: Subject, target: Target) -> Course:
+        ask = Ask(
+            options=chosen.options,
+            manifest=self.manifest,
+            tensors=subjects.row_specs(self.manifest, subject),
+            output=chosen.output,
+            layer=chosen.layer,
+            base=chosen.base,
+        )
+        return Course(ask, subject, chosen.method.plan(ask), target)
 
     def predict(self, x: Any, outputs: tuple[str, ...] | None = None) -> dict[str, Array]:
         """What the model says: {output name: (n, ...)}, all its outputs unless named. Raises BadRequest or NotFound."""

@@ -13,7 +13,7 @@ import pytest
 from onnxplain.artifact import Layer
 from onnxplain.errors import BadRequest, Cancelled, LimitExceeded
 from onnxplain.methods import METHODS
-from onnxplain.request.answers import Course, answer
+from onnxplain.request.answers import Answer, Course, answer
 from onnxplain.request.subjects import Subject
 from onnxplain.request.work import Work
 from onnxplain.rows import TOP, Job, Outcome, Target
@@ -53,11 +53,11 @@ class Engine:
 
 def followed(
     engine: Any, method: str, target: Target, ends: frozenset[float], n: int = 1, **options: Any
-) -> list[Course]:
+) -> list[Answer]:
     asks = [fake.ask(method, {"x": X}, **options)] * n
     subject = Subject({"x": X}, {"x": X}, {"x": np.zeros((1, 2))}, seed=0)
-    plans = [METHODS[method].plan(ask) for ask in asks]
-    return answer(asks, [subject] * n, [target] * n, plans, ends, Work(engine.submit))
+    courses = [Course(ask, subject, METHODS[method].plan(ask), target) for ask in asks]
+    return answer(courses, ends, Work(engine.submit))
 
 
 def purposes(engine: Engine) -> list[tuple[str | None, list[float]]]:
@@ -78,7 +78,6 @@ def test_the_top_class_is_fixed_before_a_path_is_run() -> None:
     assert purposes(engine)[0] == (None, [1.0])
     assert [job.target for job in engine.jobs] == [TOP, Target((0,)), Target((0,))]
     assert course.scores == {1.0: 3.0, 0.0: 0.0}
-    assert course.reduced is not None
     np.testing.assert_allclose(course.reduced.attributions["x"], [1.0, 2.0])
 
 
@@ -110,9 +109,11 @@ def test_all_rows_are_submitted_together() -> None:
 
     asks = [fake.ask("integrated_gradients", {"x": X}, n_steps=2)] * 5
     subject = Subject({"x": X}, {"x": X}, {"x": np.zeros((1, 2))}, seed=0)
-    plans = [METHODS["integrated_gradients"].plan(ask) for ask in asks]
-    answer(asks, [subject] * 5, [Target((0,))] * 4 + [TOP], plans, BOTH, Watched(engine.submit))
-    assert waves == [1, 10 - 0]  # the one "top"; then a path and its ends for each
+    targets = [Target((0,))] * 4 + [TOP]
+    method = METHODS["integrated_gradients"]
+    courses = [Course(ask, subject, method.plan(ask), target) for ask, target in zip(asks, targets, strict=True)]
+    answer(courses, BOTH, Watched(engine.submit))
+    assert waves == [1, 10]  # the one "top"; then a path and its ends for each
 
 
 def test_two_programs_that_disagree_about_the_top_class_are_run_for_one() -> None:
@@ -121,9 +122,8 @@ def test_two_programs_that_disagree_about_the_top_class_are_run_for_one() -> Non
     layers = (Layer("relu", "Relu", "r", ("N", 1, 2, 2)),)
     ask = fake.ask("guided_grad_cam", {"x": x}, fake.manifest({"x": x}, layers=layers))
     subject = Subject({"x": X}, {"x": X}, {"x": np.zeros((1, 2))}, seed=0)
-    (course,) = answer(
-        [ask], [subject], [TOP], [METHODS["guided_grad_cam"].plan(ask)], frozenset({1.0}), Work(engine.submit)
-    )
+    waiting = Course(ask, subject, METHODS["guided_grad_cam"].plan(ask), TOP)
+    (course,) = answer([waiting], frozenset({1.0}), Work(engine.submit))
     assert [job.target for job in engine.jobs] == [TOP, TOP, Target((0,)), Target((0,))]
     assert course.target == Target((0,))
     assert course.scores == {1.0: 3.0}
@@ -151,7 +151,9 @@ def test_a_plan_that_asks_too_much_is_stopped() -> None:
     subject = Subject({"x": X}, {"x": X}, {"x": np.zeros((1, 2))}, seed=0)
     engine = Engine()
     with pytest.raises(LimitExceeded, match="100 rows"):
-        answer([ask], [subject], [Target((0,))], [METHODS["integrated_gradients"].plan(ask)], BOTH, Work(engine.submit))
+        answer(
+            [Course(ask, subject, METHODS["integrated_gradients"].plan(ask), Target((0,)))], BOTH, Work(engine.submit)
+        )
     assert not engine.jobs
 
 

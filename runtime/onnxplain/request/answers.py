@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxplain.errors import LimitExceeded
@@ -51,23 +51,34 @@ class Course:
                 self.scores[float(alpha)] = float(outcome.scores[k])
 
 
-def answer(asks: Sequence[Ask], subjects: Sequence[Subject], targets: Sequence[Target], plans: Sequence[Plan],
-           ends: frozenset[float], work: Work) -> list[Course]:  # fmt: skip
-    """Every course to its end, its target without "top", its scores known at ``ends`` (1 the input, 0 the baseline).
+@dataclass(frozen=True)
+class Answer:
+    """One row's result: its target without "top", its scores at the ends of the path, and what its plan returned."""
+
+    subject: Subject
+    target: Target
+    scores: Mapping[float, float]
+    reduced: Reduced
+
+
+def answer(courses: Sequence[Course], ends: frozenset[float], work: Work) -> list[Answer]:
+    """Every course to its end, with the scores at ``ends`` (1 the input, 0 the baseline).
 
     A target "top" is the class of the input itself and is fixed before anything else is run; where a plan begins with
     nothing but the input itself, the same run finds it.
     """
-    courses = [Course(*each) for each in zip(asks, subjects, plans, targets, strict=True)]
     for course in courses:
         course.advance(None)
     _fix_tops([each for each in courses if each.target.is_top and not (each.only_here and ends == {1.0})], work)
+    extra = [_missing(each, ends) for each in courses]
     waiting = list(courses)
-    first = True
     while waiting:
-        _round([(each, _missing(each, ends) if first else None) for each in waiting], work)
-        waiting, first = [each for each in waiting if each.reduced is None], False
-    return courses
+        _round(waiting, extra, work)
+        waiting = [each for each in waiting if each.reduced is None]
+        extra = [None] * len(waiting)
+    return [
+        Answer(each.subject, each.target, each.scores, each.reduced) for each in courses if each.reduced is not None
+    ]
 
 
 def _fix_tops(courses: Sequence[Course], work: Work) -> None:
@@ -91,10 +102,9 @@ def _missing(course: Course, ends: frozenset[float]) -> Round | None:
     return _scored(course.ask, alphas) if alphas else None
 
 
-def _round(waiting: Sequence[tuple[Course, Round | None]], work: Work) -> None:
-    """Run what every course waits for, and let each go on."""
-    rounds = [[*each.rounds, *([extra] if extra is not None else [])] for each, extra in waiting]
-    courses = [each for each, _ in waiting]
+def _round(courses: Sequence[Course], extra: Sequence[Round | None], work: Work) -> None:
+    """Run what every course waits for, and an extra round for some, and let each go on."""
+    rounds = [[*course.rounds, *([more] if more else [])] for course, more in zip(courses, extra, strict=True)]
     for course, own, outcomes in zip(courses, rounds, _run(courses, rounds, work), strict=True):
         if course.target.is_top:
             tops = {int(outcome.top[0]) for outcome in outcomes}
