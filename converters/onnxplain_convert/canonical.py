@@ -27,7 +27,7 @@ from onnxplain.errors import BadModel, Unsupported
 from onnxplain_convert.ceil_mode import settle_one
 from onnxplain_convert.inference_mode import to_inference_mode
 from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
-from onnxplain_convert.opset import into_window
+from onnxplain_convert.opset import claim, into_window
 from onnxplain_convert.opset.expand import spell_out_defaults
 
 IR_VERSION = 10
@@ -52,6 +52,7 @@ def canonicalise(model: onnx.ModelProto | ir.Model, *, inference: bool = False) 
     _known_opsets(result)
     _one_default_domain(result)
     RemoveInitializersFromInputsPass()(result)
+    claim(result)
     check(result)
     changes: list[str] = []
     _infer(result, strict=False)

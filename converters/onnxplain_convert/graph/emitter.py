@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxplain_convert.graph.shapes import Dims, const_array, dims, is_sequence, same, static_dims
+from onnxplain_convert.graph.inference import Types
+from onnxplain_convert.graph.shapes import Dims, dims, is_sequence, same, static_dims
 
 Operand = ir.Value | NDArray[Any] | float | int | bool | Sequence[int] | None
 
@@ -25,11 +25,6 @@ _NOT_SHARED = {
     "If", "Loop", "Scan", "Dropout",
 }  # fmt: skip
 _SMALL = 1024
-
-
-@functools.cache
-def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema:
-    return onnx.defs.get_schema(op_type, opset, "")
 
 
 def _attribute_key(attribute: ir.Attr) -> str:
@@ -63,10 +58,10 @@ class Emitter:
         self.graph = graph
         self.opset = opset
         self.outer = outer
-        self._scope = outer._scope if outer else "emitted"
+        self._scope: str = outer._scope if outer else "emitted"
         self._props: dict[str, str] = outer._props if outer else {}
         self._counts: dict[str, int] = outer._counts if outer else {}
-        self._types: dict[ir.Value, onnx.TypeProto] = {}
+        self._types = Types()
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._seen: dict[tuple[Any, ...], ir.Node] = {}
         for value in graph.initializers.values():
@@ -137,7 +132,7 @@ class Emitter:
         for i, value in enumerate(node.outputs):
             value.name = f"{node.name}/{i}" if i else node.name
         if infer:
-            self._infer(node)
+            self._types.infer(node, self.opset)
         self.graph.append(node)
         self.emitted.update(node.outputs)
         return node
@@ -191,62 +186,12 @@ class Emitter:
 
     # ----- types and shapes
 
-    def _type(self, value: ir.Value) -> onnx.TypeProto:
-        proto = self._types.get(value)
-        if proto is None:
-            assert value.dtype is not None, f"{value.name} has no type. This is a bug."
-            if is_sequence(value):
-                return ir.serde.serialize_value(value).type
-            proto = onnx.helper.make_tensor_type_proto(int(value.dtype), dims(value))
-            if value.shape is not None:
-                self._types[value] = proto
-        return proto
-
-    def _infer(self, node: ir.Node) -> None:
-        present = [v for v in node.inputs if v is not None]
-        names = {v: f"i{k}" for k, v in enumerate(dict.fromkeys(present))}
-        data = {}
-        for v in names:
-            small = v.is_initializer() and v.const_value is not None and v.const_value.size <= 64
-            a = const_array(v) if small else None
-            if a is not None and a.dtype.kind in "iu":
-                data[names[v]] = onnx.numpy_helper.from_array(a, names[v])
-        proto = onnx.NodeProto(op_type=node.op_type)
-        proto.input.extend("" if v is None else names[v] for v in node.inputs)
-        proto.output.extend(f"o{k}" for k in range(len(node.outputs)))
-        proto.attribute.extend(ir.serde.serialize_attribute(a) for a in node.attributes.values())  # type: ignore[arg-type]
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                _schema(node.op_type, self.opset),
-                proto,
-                {names[v]: self._type(v) for v in names},
-                input_data=data,
-                opset_imports=[onnx.helper.make_opsetid("", self.opset)],
-                ir_version=10,
-            )
-        except Exception as error:
-            shapes = ", ".join(f"{v.name}: {v.dtype} {dims(v)}" for v in present)
-            raise TypeError(
-                f"emitted an invalid {node.op_type}-{self.opset} ({node.name}) on {shapes}: {error}. This is a bug."
-            ) from error
-        for k, value in enumerate(node.outputs):
-            if found[f"o{k}"].HasField("sequence_type"):
-                value.type = ir.serde.deserialize_type_proto_for_type(found[f"o{k}"])
-                value.shape = ir.serde.deserialize_type_proto_for_shape(found[f"o{k}"])
-                continue
-            tensor = found[f"o{k}"].tensor_type
-            value.dtype = ir.DataType(tensor.elem_type)
-            if tensor.HasField("shape"):
-                value.shape = ir.Shape(
-                    [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim]
-                )
-
     def typed(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """Give a freshly emitted value the shape of ``like``, which the caller knows it has."""
         self._alike[value] = like
         if like.shape is not None and static_dims(value) is None:
             value.shape = like.shape.copy()
-            self._types.pop(value, None)
+            self._types.forget(value)
         return value
 
     def shape(self, value: ir.Value) -> ir.Value:
@@ -263,7 +208,7 @@ class Emitter:
                 return self.ints(size)
             axis %= len(shape)
         end = axis + 1 if axis != -1 else None
-        return self.emit("Shape", value, start=axis, end=end)
+        return self.Shape(value, start=axis, end=end)
 
     def reshape_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
         """``x`` in the shape of ``like``, without shape arithmetic where at most one axis is unknown."""
@@ -314,7 +259,7 @@ class Emitter:
     def zeros(self, shape: ir.Value, like: ir.Value) -> ir.Value:
         """Zeros of a computed shape, in the dtype of ``like``."""
         assert like.dtype is not None, f"{like.name} has no type. This is a bug."
-        return self.emit("ConstantOfShape", shape, value=ir.tensor(np.zeros(1, like.dtype.numpy()), name="value"))
+        return self.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, like.dtype.numpy()), name="value"))
 
     def sum_to(self, g: ir.Value, like: ir.Value) -> ir.Value:
         """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``."""

@@ -86,7 +86,7 @@ class Site:
     ) -> ir.Value:
         """A new node with one output before (or after) this one, at the version that this node is being brought to."""
         name = self.fresh(f"{self.node.name}/{op}")
-        made = ir.node(op, inputs, attributes or {}, name=name, version=self.target)
+        made = ir.node(op, _trimmed(inputs), attributes or {}, name=name, version=self.target)
         made.outputs[0].name = name
         (self.graph.insert_after if after else self.graph.insert_before)(self.node, made)
         return made.outputs[0]
@@ -103,5 +103,31 @@ class Site:
             raise Unsupported(f"{self.where}: the type of its input {index} is not known, so it cannot be converted")
         return value.dtype
 
+    @property
+    def x(self) -> ir.Value:
+        """The first input."""
+        value = self.node.inputs[0]
+        assert value is not None, f"{self.where} has no first input. This is a bug."
+        return value
+
+    def given(self, index: int) -> ir.Value | None:
+        """An optional input, None where it is absent."""
+        return self.node.inputs[index] if index < len(self.node.inputs) else None
+
+    def become(self, *results: ir.Value | None) -> None:
+        """Take the node out and put ``results`` in the place of its outputs, under their names."""
+        pairs = [(o, r) for o, r in zip(self.node.outputs, results, strict=False) if r is not None]
+        for output, result in pairs:
+            name = output.name
+            output.name = self.fresh(f"{self.node.name}/replaced")
+            ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+            result.name = name
+        self.graph.remove(self.node, safe=True)
+
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"{self.where} cannot be brought into opset 18 to 21: {why}")
+
+
+def _trimmed(inputs: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
+    """Without absent inputs at the end."""
+    return inputs if not inputs or inputs[-1] is not None else _trimmed(inputs[:-1])

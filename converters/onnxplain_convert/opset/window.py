@@ -8,11 +8,15 @@ import onnx_ir as ir
 from onnxplain.errors import Unsupported, nearest
 from onnxplain_convert.opset.downgrades import DOWNGRADES
 from onnxplain_convert.opset.expand import expand, function_body
+from onnxplain_convert.opset.microsoft import into_standard, is_known
 from onnxplain_convert.opset.site import Site
 from onnxplain_convert.opset.upgrades import UPGRADES
 
 LOWEST, HIGHEST = 18, 21
 """ONNX Runtime has CUDA kernels for MaxPool, InstanceNormalization and others only up to opset 21."""
+
+GELU = 20
+"""The opset that Gelu came with, which ONNX Runtime's operators are said in."""
 
 OLDEST = 7
 """Before opset 7 the arithmetic operators broadcast by an attribute."""
@@ -33,8 +37,12 @@ def into_window(model: ir.Model, low: int = LOWEST, high: int = HIGHEST) -> list
     target = min(max(source, low), high)
     notes: list[str] = []
     taken = {v.name for graph in model.graphs() for v in _values(graph) if v.name}
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    taken.update(node.name for node in nodes if node.name)
+    if any(is_known(node) for node in nodes):
+        target = max(target, GELU)
+        into_standard(model, taken, target)
     work = [node for node in ir.traversal.RecursiveGraphIterator(model.graph) if node.domain == ""]
-    taken.update(node.name for node in work if node.name)
     while work:
         node = work.pop()
         site = Site(node, node.version or source, target, notes, taken)
