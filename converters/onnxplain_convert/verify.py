@@ -104,6 +104,10 @@ def _reference(model: ir.Model | Path | bytes) -> Evaluator:
 
     if isinstance(model, ir.Model):
         loaded = ir.to_proto(model)
+        for tensor in loaded.graph.initializer:  # the evaluator reads no external data
+            value = model.graph.initializers[tensor.name].const_value
+            if tensor.data_location == onnx.TensorProto.EXTERNAL and value is not None:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(value.numpy(), tensor.name))
     else:
         loaded = onnx.load(str(model)) if isinstance(model, Path) else onnx.ModelProto.FromString(model)
     session = ReferenceEvaluator(loaded)
