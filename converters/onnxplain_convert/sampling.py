@@ -41,6 +41,8 @@ def random_feeds(
 
 
 def _like(example: Array, value: ir.Value, n: int, rng: np.random.Generator) -> Array:
+    if example.dtype.kind == "f" and value.dtype is not None and value.dtype.is_floating_point():
+        example = example.astype(value.dtype.numpy())
     first = value.shape[0] if value.shape is not None and len(value.shape) else None
     if isinstance(first, int) or first is None or not example.ndim:
         return example
@@ -60,14 +62,14 @@ def _random(value: ir.Value, shape: list[int], rng: np.random.Generator) -> Arra
         return None
     dtype = value.dtype.numpy()
     if value.dtype.is_floating_point():
-        return rng.standard_normal(shape).astype(dtype)
+        return np.asarray(rng.standard_normal(shape), dtype)
     if dtype == np.bool_:
         return np.ones(shape, np.bool_)
     height = table_height(value)
     if height is not None:
-        return rng.integers(0, height, shape).astype(dtype)
+        return np.asarray(rng.integers(0, height, shape), dtype)
     if dtype in (np.uint8, np.int8):
-        return rng.integers(0, 128, shape).astype(dtype)
+        return np.asarray(rng.integers(0, 128, shape), dtype)
     return np.ones(shape, dtype)
 
 

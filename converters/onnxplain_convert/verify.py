@@ -177,7 +177,7 @@ class Probe:
         default = seed_name(manifest.default_output)
         y = run(feeds, manifest.explained)
         seeds = {seed_name(name): np.zeros_like(value) for name, value in y.items()}
-        seeds[default] = rng.standard_normal(seeds[default].shape).astype(seeds[default].dtype)
+        seeds[default] = np.asarray(rng.standard_normal(seeds[default].shape), seeds[default].dtype)
         inner = [t.name for t in manifest.differentiated if t.name not in feeds]
         names = [v.name or "" for v in artifact.model.graph.inputs]
         outputs = [v.name or "" for v in artifact.model.graph.outputs]
@@ -272,7 +272,7 @@ def _norm(tensors: Mapping[str, Array]) -> float:
 
 
 def _moved(x: Array, by: Array) -> Array:
-    return (x + by).astype(x.dtype)
+    return np.asarray(x + by, x.dtype)
 
 
 def check_guided(probe: Probe, arriving: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnxplain.errors import BadRequest
 from onnxplain_convert import convert
 from onnxplain_convert.canonical import canonicalise
 from onnxplain_convert.explainable.batch import freed, settle
@@ -109,6 +110,13 @@ def test_two_inputs_get_one_row_axis_where_that_is_right() -> None:
     assert made.manifest.outputs[0].shape == ("batch", 3)
 
 
+def test_an_input_without_rows_belongs_to_all() -> None:
+    body = "(float[n, 3] x, float[3] scale, float t) => (float[n, 3] y) { s = Mul (x, scale)  y = Div (s, t) }"
+    manifest = convert(model(18, body)).manifest
+    assert manifest.rows == "independent"
+    assert [x.shape for x in manifest.inputs] == [("n", 3), (3,), ()]
+
+
 def test_two_inputs_keep_their_axes_where_it_is_wrong() -> None:
     body = """(float[q, 3] query, float[g, 3] gallery) => (float[q, g] y) {
         t = Transpose <perm = [1, 0]> (gallery)  y = MatMul (query, t)
@@ -123,7 +131,7 @@ def test_freed_weights_are_not_touched() -> None:
     body = """(float[1, 3] x) => (float[1, 3] y) {
         s = Constant <value_ints = [1, 3]> ()  v = Reshape (w, s)  y = Mul (x, v)
     }"""
-    new = freed(canonicalise(constant(model(18, body), w=normal(3))), "batch")
+    new = freed(canonicalise(constant(model(18, body), w=normal(3))), {"x": 1})
     assert new is not None
     x = normal(5, 3)
     np.testing.assert_allclose(run(new, {"x": x})["y"], x * normal(3))
@@ -148,6 +156,13 @@ def test_made_up_rows_differ_and_indices_fit_their_table() -> None:
     assert len(np.unique(feeds["x"], axis=0)) == 40
     assert feeds["ids"].max() == 4 and feeds["ids"].min() == 0
     assert (feeds["mask"] == 1).all() and feeds["pixels"].dtype == np.uint8
+
+
+def test_an_example_that_does_not_fit_is_said() -> None:
+    proto = model(18, "(float[n, 4] x) => (float[n, 4] y) { y = Abs (x) }")
+    with pytest.raises(BadRequest, match="does not run on the example"):
+        convert(proto, example=normal(1, 5))
+    assert convert(proto, example=normal(2, 4, dtype=np.float64)).manifest.rows == "independent"
 
 
 def test_an_example_comes_first_and_is_varied() -> None:

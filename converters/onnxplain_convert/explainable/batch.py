@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxplain.errors import BadModel, OnnxplainError
-from onnxplain_convert.graph.shapes import const_array, dims, reads
+from onnxplain.errors import BadModel, BadRequest, OnnxplainError
+from onnxplain_convert.graph.shapes import Dim, const_array, dims, reads
 from onnxplain_convert.inferring import forget_inner_shapes, infer
 from onnxplain_convert.sampling import SIZES, random_feeds
 from onnxplain_convert.verify import Evaluator, evaluator
@@ -42,16 +42,21 @@ class Batch:
     run: Evaluator | None = None
     """The settled model, ready to run."""
     note: str = ""
+    alone: int | None = None
+    """How many rows ``feeds`` are, where rows are independent; None: all of an output belongs to them."""
 
 
 def settle(
     model: ir.Model, outputs: Sequence[str], example: Mapping[str, Array] | None, rng: np.random.Generator
 ) -> Batch:
-    """Free the row axis of a canonical model as far as it can be, and test its rows on ``outputs``."""
-    firsts = [shape[0] for v in model.graph.inputs if (shape := dims(v))]
-    if not firsts:
+    """Free the row axis of a canonical model as far as it can be, and test its rows on ``outputs``.
+
+    Raises BadRequest where the model does not run on the ``example`` that it was given.
+    """
+    axes = row_axes(model)
+    if not axes:
         return Batch(model, "fixed(1)", note="the model has no input with an axis for rows")
-    size = next((d for d in firsts if isinstance(d, int)), None)
+    size = next((d for d in axes.values() if isinstance(d, int)), None)
     alone = _runnable(model, outputs, example, rng)
     if alone is None:
         note = (
@@ -59,20 +64,31 @@ def settle(
         )
         return Batch(model, f"fixed({size})" if size is not None else "coupled", note=note)
     run, feeds = alone
-    candidate = freed(model, str(next((d for d in firsts if isinstance(d, str)), "batch")))
+    candidate = freed(model, axes)
     agrees: bool | None = False
     if candidate is not None:
         run_freed = run if candidate is model else evaluator(candidate)
         together = random_feeds(candidate, max(ROWS, size or 0), _size_of(model, feeds), rng, feeds)
-        agrees = _agrees(run, run_freed, outputs, feeds, together, size)
+        agrees = _agrees(run, run_freed, outputs, feeds, together, list(axes), size)
         if agrees:
-            return Batch(candidate, "independent", feeds, together, run_freed)
+            return Batch(candidate, "independent", feeds, together, run_freed, alone=len(feeds[next(iter(axes))]))
     if size is not None:
         return Batch(model, f"fixed({size})", feeds, feeds, run)
     if agrees is None:  # declared free, but more than one row does not run
         note = "the model declares a free first axis but runs one row only"
-        return Batch(_fixed(model), "fixed(1)", feeds, feeds, run, note)
+        return Batch(_fixed(model, axes), "fixed(1)", feeds, feeds, run, note)
     return Batch(model, "coupled", feeds, feeds, run)
+
+
+def row_axes(model: ir.Model) -> dict[str, Dim]:
+    """{input whose first axis counts rows: that axis}: the free ones, else those of the first input's length.
+
+    Others (a temperature, a scale per channel) belong to all rows.
+    """
+    firsts: dict[str, Dim] = {v.name or "": shape[0] for v in model.graph.inputs if (shape := dims(v))}
+    if any(not isinstance(d, int) for d in firsts.values()):
+        return {name: d for name, d in firsts.items() if not isinstance(d, int)}
+    return {name: d for name, d in firsts.items() if d == next(iter(firsts.values()))}
 
 
 def _runnable(
@@ -89,7 +105,9 @@ def _runnable(
             return None
         try:
             run(feeds, outputs)
-        except Exception:  # whatever the engine raises: this size does not fit, another may
+        except Exception as error:  # whatever the engine raises: this size does not fit, another may
+            if example is not None and len(example) == len(model.graph.inputs):
+                raise BadRequest(f"the model does not run on the example: {str(error)[:300]}") from error
             continue
         return run, feeds
     return None
@@ -104,19 +122,17 @@ def _size_of(model: ir.Model, feeds: Mapping[str, Array]) -> int:
     return SIZES[0]
 
 
-def freed(model: ir.Model, symbol: str) -> ir.Model | None:
-    """The model with ``symbol`` as the first axis of every input, and of constant shapes that repeat that axis.
+def freed(model: ir.Model, axes: Mapping[str, Dim]) -> ir.Model | None:
+    """The model with one symbol as the first axis of the inputs ``axes``, and of constant shapes that repeat that axis.
 
     Itself where it has it already, else a copy; None where types and shapes then contradict each other.
     """
-    shapes = [dims(v) for v in model.graph.inputs]
-    if all(not shape or shape[0] == symbol for shape in shapes):
+    symbol = next((d for d in axes.values() if isinstance(d, str)), "batch")
+    if all(d == symbol for d in axes.values()):
         return model
     copy = model.clone()
     _free_reshapes(copy)
-    for value, shape in zip(copy.graph.inputs, shapes, strict=True):
-        if shape:
-            value.shape = ir.Shape([symbol, *shape[1:]])
+    _set_first(copy, axes, symbol)
     forget_inner_shapes(copy)
     try:
         infer(copy, strict=True)
@@ -150,11 +166,15 @@ def _free_reshapes(model: ir.Model) -> None:
         node.attributes.pop("allowzero", None)
 
 
-def _fixed(model: ir.Model) -> ir.Model:
+def _set_first(model: ir.Model, axes: Mapping[str, Dim], dim: int | str) -> None:
+    for value in model.graph.inputs:
+        if value.name in axes and (shape := dims(value)):
+            value.shape = ir.Shape([dim, *shape[1:]])
+
+
+def _fixed(model: ir.Model, axes: Mapping[str, Dim]) -> ir.Model:
     copy = model.clone()
-    for value in copy.graph.inputs:
-        if shape := dims(value):
-            value.shape = ir.Shape([1, *shape[1:]])
+    _set_first(copy, axes, 1)
     forget_inner_shapes(copy)
     infer(copy, strict=False)
     return copy
@@ -166,12 +186,12 @@ def _agrees(
     outputs: Sequence[str],
     feeds: Mapping[str, Array],
     together: Mapping[str, Array] | None,
+    rows: Sequence[str],
     size: int | None,
 ) -> bool | None:
     """Does the candidate give for a batch what each row gives alone? None where it does not run on a batch."""
     if together is None:
         return None
-    rows = [name for name, value in together.items() if value.ndim]
     n = max(len(together[name]) for name in rows)
     try:
         batch = run_freed(together, outputs)

@@ -31,7 +31,8 @@ def verified(
     theirs, note = _outputs_of(source, batch.feeds)
     arriving = signals(manifest, forward)
     probe = Probe.at(artifact, batch.run, batch.together, [*arriving, *arriving.values()], rng)
-    measured = parity(_rows_of(batch, probe.found), {y: theirs[y] for y in manifest.explained if y in theirs})
+    ours = {y: probe.found[y][: batch.alone] if probe.found[y].ndim else probe.found[y] for y in manifest.explained}
+    measured = parity(ours, {y: theirs[y] for y in manifest.explained if y in theirs})
     slope = check_gradients(probe, rng, exact=not _differs_on_purpose(manifest, forward))
     if slope is not None:
         measured["gradient/slope"] = slope
@@ -73,11 +74,3 @@ def _outputs_of(source: Source, feeds: Mapping[str, Array]) -> tuple[dict[str, A
         return source.run(feeds), {}
     except Exception as error:  # the source's own engine: whatever it raises, there is nothing to compare with
         return {}, {"parity": f"not measured: {str(error)[:200]}"}
-
-
-def _rows_of(batch: Batch, found: Mapping[str, Array]) -> dict[str, Array]:
-    """The rows that the source was run on, which come first."""
-    if batch.rows != "independent" or batch.feeds is None:
-        return dict(found)
-    n = max(len(value) for value in batch.feeds.values() if value.ndim)
-    return {name: value[:n] if value.ndim else value for name, value in found.items()}
