@@ -17,13 +17,13 @@ PATIENCE = 120.0
 
 
 class Process:
-    """`python -m onnxplain.serve` on a folder, on loopback and a free port."""
+    """`onnxplain serve` on a folder, on loopback and a free port."""
 
     def __init__(self, folder: Path, cache: Path, *options: str) -> None:
         search = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
         self.environment = {**os.environ, "PYTHONPATH": search, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "onnxplain.serve", str(folder), "--port", "0", *options],
+            [sys.executable, "-m", "onnxplain", "serve", str(folder), "--port", "0", *options],
             env=self.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

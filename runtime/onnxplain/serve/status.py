@@ -61,21 +61,23 @@ def _unless(refusing: Callable[[], bool], call: Handler) -> Handler:
 def _answering(name: str, call: Handler) -> Handler:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         begin = time.monotonic()
-        # As the caller wrote it, so cut; %r keeps line breaks out of the log.
-        model = getattr(request, "model", "")[:128]
+        # As the caller wrote them, so cut; repr keeps line breaks out of the log.
+        given = "".join(
+            f" {key}={getattr(request, key)[:128]!r}" for key in ("model", "method") if hasattr(request, key)
+        )
         try:
             response = call(request, context)
         except OnnxplainError as error:
             level = logging.INFO if isinstance(error, Cancelled) else logging.WARNING
             took, text = time.monotonic() - begin, str(error)
-            log.log(level, "call=%s model=%r code=%s seconds=%.4f error=%r", name, model, error.code, took, text)
-            _abort(context, error.code, str(error), type(error).__name__)
+            log.log(level, "call=%s%s code=%s seconds=%.4f error=%r", name, given, error.code, took, text)
+            _abort(context, error.code, text, type(error).__name__)
         except Exception:
             ticket = uuid.uuid4().hex[:12]
-            log.exception("call=%s model=%r code=INTERNAL id=%s", name, model, ticket)
+            log.exception("call=%s%s code=INTERNAL id=%s", name, given, ticket)
             text = f"internal error {ticket}; the server's log has it under that id"
             _abort(context, "INTERNAL", text, OnnxplainError.__name__)
-        log.info("call=%s model=%r code=OK seconds=%.4f", name, model, time.monotonic() - begin)
+        log.info("call=%s%s code=OK seconds=%.4f", name, given, time.monotonic() - begin)
         return response
 
     return answer
