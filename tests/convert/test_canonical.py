@@ -165,6 +165,14 @@ def test_the_second_spelling_of_the_default_domain() -> None:
     assert new.opset_imports == {"": 18} and next(iter(new.graph)).domain == ""
 
 
+def test_of_two_imports_of_the_default_domain_the_last_counts() -> None:
+    """As in ONNX Runtime and the checker; some exporters of scikit-learn pipelines write two."""
+    proto = model(9, "(float[1, 3] x, int64[1] a) => (float[3] y) { y = Squeeze (x, a) }", ir_version=8)
+    proto.opset_import.add().version = 13
+    feeds = {"x": normal(1, 3), "a": np.array([0])}
+    np.testing.assert_array_equal(run(canonicalise(proto), feeds)["y"], run(proto, feeds)["y"])
+
+
 def test_unknown_axes_get_a_symbol_of_their_own() -> None:
     body = """(float[N, 3] a, float[?, 3] b, float[?, ?] c) => (float[?, ?] y, float[?, ?] z) {
         y = Add (a, b)  z = Abs (c)

@@ -14,6 +14,7 @@ import onnxplain_convert
 from onnxplain.artifact import MANIFEST_KEY, Artifact, Manifest, Preprocessing
 from onnxplain.errors import BadModel, BadRequest, NotFound, Unsupported
 from onnxplain_convert import convert, differentiate
+from onnxplain_convert.explainable import saving
 from tests.convert.models import constant, model, normal, run
 
 CLASSIFIER = """(float[N, 3, 8, 8] image) => (float[N, 4] probabilities) {
@@ -184,6 +185,12 @@ def test_external_data_beside_the_artifact(tmp_path: Path) -> None:
     opened = Artifact.open(path)
     assert isinstance(opened.model.graph.initializers["v"].const_value, ir.ExternalTensor)
     assert opened.manifest.digest == made.manifest.digest
+
+
+def test_large_weights_are_external_without_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "EXTERNAL_ABOVE", 1000)
+    convert(classifier(), tmp_path / "net.onnx")
+    assert (tmp_path / "net.onnx.data").exists()
 
 
 def test_external_data_of_the_source(tmp_path: Path) -> None:

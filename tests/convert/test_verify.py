@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import onnx
@@ -116,6 +117,13 @@ def test_a_model_that_the_runtime_refuses_runs_in_the_reference() -> None:
     got = evaluator(proto.SerializeToString())({"x": np.array([-2.0], np.float32)}, ["y"])
     np.testing.assert_array_equal(got["y"], [2.0])
     assert convert(proto).manifest.parity["y/relative"] == 0.0
+
+
+def test_without_onnxruntime_the_reference_evaluator_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # import then raises ImportError
+    manifest = convert(net()).manifest
+    assert manifest.rows == "independent"
+    assert manifest.parity["y/relative"] == 0.0 and manifest.parity["gradient/slope"] < 1e-2
 
 
 def test_weights_are_handed_over_and_given_back() -> None:
