@@ -26,6 +26,9 @@ SENSITIVITIES = frozenset(
 )
 """Methods whose sign says "brighter or darker", not "for or against": shown by absolute value unless told otherwise."""
 
+LONGEST = 2048
+"""Pixels of a drawing's longer side, at most: a photograph of 50 megapixels needs no overlay of that size."""
+
 # Anchors at equal distances. Diverging: ColorBrewer RdBu, blue against the target and red for it. Sequential: YlOrRd
 # from its middle up, which stays visible on white paper and on dark photographs.
 RED_BLUE = ((5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (247, 247, 247),
@@ -122,8 +125,8 @@ def draw(
     flat, said = one_channel(np.asarray(values), layout, sign)
     top = float(np.percentile(np.abs(flat), look.percentile)) or float(np.abs(flat).max())
     unit = np.clip(flat / top, -1.0, 1.0) if top > 0 else flat
-    grow = max(1.0, look.side / min(region.size))
-    size = (round(region.width * grow), round(region.height * grow))
+    grow = min(max(1.0, look.side / min(region.size)), LONGEST / max(region.size))
+    size = (max(round(region.width * grow), 1), max(round(region.height * grow), 1))
     shown = np.asarray(Image.fromarray(unit.astype(np.float32)).resize(size, Image.Resampling.BILINEAR), np.float64)
     diverging = bool((unit < 0).any())
     table = RED_BLUE if diverging else HEAT

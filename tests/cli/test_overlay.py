@@ -79,6 +79,11 @@ def test_a_map_of_a_layer_is_enlarged_to_the_picture() -> None:
     assert "enlarged from 7 x 7 to 448 x 896, bilinear" in drawn.steps
 
 
+def test_neither_large_nor_narrow_pictures_make_large_drawings() -> None:
+    assert draw(np.ones((7, 7)), Image.new("RGB", (5000, 2500))).image.size == (2048, 1024)
+    assert draw(np.ones((7, 7)), Image.new("RGB", (1, 5000))).image.size == (1, 2048)
+
+
 def test_the_file_carries_its_steps(tmp_path: Path) -> None:
     drawn = draw(block(1.0), GREY)
     drawn.save(tmp_path / "a.png", {"method": "gradient"})
