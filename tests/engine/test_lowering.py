@@ -93,39 +93,61 @@ def test_what_conv_does_worse_or_not_at_all_stays(given_: dict[str, Any]) -> Non
     assert "ConvTranspose" in operators(model)
 
 
-def gate(shape: tuple[str | int, ...], activation: str = "Relu", threshold: float = 0.0) -> ir.Model:
-    """out = Where(f(x) > threshold, g, 0)."""
+def gate(nodes: str, shape: tuple[str | int, ...] = ("rows", 40, 16, 16), arriving: str = "Add(g, g)") -> ir.Model:
+    """``nodes`` define open from x; out = Where(open, the arriving gradient, 0)."""
     dims = ",".join(map(str, shape))
     text = f"""<ir_version: 10, opset_import: ["": 18]>
     gate (float[{dims}] x, float[{dims}] g) => (float[{dims}] out)
-    <float zero = {{0}}, float threshold = {{{threshold}}}>
+    <float zero = {{0}}, float one = {{1}}, float six = {{6}}>
     {{
-        y = {activation}(x)
-        open = Greater(y, threshold)
-        out_ = Where(open, g, zero)
-        out = Identity(out_)
+        {nodes}
+        gg = {arriving}
+        gated = Where(open, gg, zero)
+        out = Add(gated, y)
     }}"""
     return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), strict_mode=True))
 
 
-def test_gates_are_open_or_closed_to_the_last_bit() -> None:
-    """Activations of every magnitude down to the smallest normal numbers, and infinite ones."""
-    rng = np.random.default_rng(0)
-    x = (rng.choice([-1, 1], size=(3, 40, 16, 16)) * 10.0 ** rng.uniform(-37, 38, size=(3, 40, 16, 16))).astype(
-        np.float32
-    )
+RELU = "y = Relu(x) open = Greater(y, zero)"
+RELU6 = "y = Clip(x, zero, six) low = Greater(x, zero) high = Less(x, six) open = And(low, high)"
+
+
+def points(rng: np.random.Generator) -> Array:
+    """Numbers of every magnitude down to the smallest normal ones, infinite ones, and those next to the corners."""
+    x = 10.0 ** rng.uniform(-37, 38, size=(3, 40, 16, 16)) * rng.choice([-1, 1], size=(3, 40, 16, 16))
+    six = np.float32(6)
     x[0, 0, :3, 0] = 0, -0.0, np.inf
+    x[1, :20] = rng.uniform(-1, 7, size=(20, 16, 16))
+    x[2, 7, :4, 3] = six, np.nextafter(six, np.float32(0)), np.nextafter(six, np.float32(9)), -np.inf
+    return np.asarray(x, np.float32)
+
+
+@pytest.mark.parametrize(("nodes", "ceiling"), [(RELU, np.inf), (RELU6, 6.0)], ids=["relu", "relu6"])
+def test_gates_are_open_or_closed_to_the_last_bit(nodes: str, ceiling: float) -> None:
+    rng = np.random.default_rng(0)
+    x = points(rng)
     g = rng.normal(size=x.shape).astype(np.float32)
-    model = gate(("rows", 40, 16, 16))
-    expected = run(model, {"x": x, "g": g})
-    np.testing.assert_array_equal(expected, np.where(x > 0, g, 0))
+    model = gate(nodes)
+    plain = run(model, {"x": x, "g": g})
+    is_open = (x > 0) & ((x < ceiling) | np.isinf(ceiling))
+    np.testing.assert_array_equal(plain, np.where(is_open, g + g, 0) + np.clip(x, 0, ceiling).astype(np.float32))
     lower(model, "cpu")
     assert "Where" not in operators(model)
-    np.testing.assert_array_equal(run(model, {"x": x, "g": g}), expected)
+    np.testing.assert_array_equal(run(model, {"x": x, "g": g}), plain)
 
 
 @pytest.mark.parametrize(
-    "model", [gate(("rows", 3, 4, 4), "LeakyRelu"), gate(("rows", 3, 4, 4), threshold=1.0), gate(("rows", 7))], ids=str
+    "model",
+    [
+        gate("y = LeakyRelu(x) open = Greater(y, zero)"),
+        gate("y = Relu(x) open = Greater(y, one)"),
+        gate("y = Relu(x) open = Less(y, zero)"),
+        gate("y = Clip(x, one, six) low = Greater(x, zero) high = Less(x, six) open = And(low, high)"),
+        gate("y = Clip(x, zero, six) low = Greater(x, zero) high = Less(y, six) open = And(low, high)"),
+        gate(RELU, shape=("rows", 7)),
+        gate(RELU, arriving="Sigmoid(g)"),
+    ],
+    ids=["leaky", "threshold", "less", "another clip", "two tensors", "vectors", "not blocked"],
 )
 def test_other_gates_stay(model: ir.Model) -> None:
     lower(model, "cpu")

@@ -8,7 +8,8 @@ ONNX Runtime's Conv keeps the blocked layout that ConvTranspose leaves, and has 
 lacks. Measured on one thread (batch 4, milliseconds before -> after): 3x3 of 64 channels at 56x56 22 -> 19, of 256 at
 14x14 19 -> 16; depthwise 3x3 of 96 at 56x56 2.4 -> 1.1, 5x5 of 240 at 28x28 8.2 -> 0.9. Strides were tried as s * s
 phases with DepthToSpace, in one convolution or one per phase: slower than ConvTranspose but for patch embeddings (a
-whole gradient of a small ResNet 91 -> 110), so they stay; so do grouped convolutions (2.7 -> 3.4).
+whole gradient of a small ResNet 91 -> 110), so they stay; so do grouped convolutions (2.7 -> 3.4). CPU time of a whole
+gradient of EfficientNet-Lite0, batch 4: 167 -> 138 ms.
 """
 
 from __future__ import annotations

@@ -1,11 +1,20 @@
-"""A ReLU's gate as a product: Where(y > 0, g, 0) -> g * tanh(3e38 * y), in operators that keep the blocked layout.
+"""The gates of ReLU and ReLU6 as products, in operators that keep the blocked layout.
 
-``y`` is the ReLU's output, so it is not negative, and 3e38 * y saturates the tanh for every y above 3e-38: the factor
-is 0 or 1 exactly, but for activations smaller than that, which are next to denormal. A closed gate makes NaN of an
-infinite gradient where Where makes zero: such a row is counted as not finite.
+    Where(y > 0, g, 0)              ->  g * tanh(3e38 * y)
+    Where(0 < x and x < c, g, 0)    ->  g * tanh(3e38 * y) * tanh(steep * (c - y)), y = clip(x, 0, c)
+
+``y`` is never negative and never above c, and the steep factors saturate the tanh: each is 0 or 1 to the last bit, but
+for activations between 0 and 3e-38, which are next to denormal. c - y is exact at y = c since ``steep`` is a power of
+two. A closed gate makes NaN of an infinite gradient where Where makes zero: such a row is counted as not finite.
+
+The products are convolutions with one weight per channel, since ONNX Runtime knows no blocked product with a constant.
+Measured on top of the convolutions' lowering (CPU time of a whole gradient, one thread): EfficientNet-Lite0, batch 4,
+138 -> 126 ms; a small ResNet, batch 8, 96 -> 91 ms.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -13,26 +22,64 @@ import onnx_ir as ir
 from onnxplain.engine.emit import Emit
 
 STEEP = 3e38
+BLOCKED = frozenset({"Conv", "Add", "Mul"})
+"""What leaves its result in the blocked layout; after others, as ConvTranspose, a product costs more than Where."""
+CEILINGS = (1e-3, 1e6)
+"""Values of c for which the arithmetic above holds."""
 
 
 def as_product(op: Emit, node: ir.Node) -> ir.Value | None:
-    """The output of ``node``, a gate on the output of a ReLU over images in float32. None where it is another Where."""
+    """The output of ``node``, a gate on images in float32, as a product. None where it is another Where."""
     condition, gradient, otherwise = node.inputs
-    greater = None if condition is None else condition.producer()
-    if greater is None or greater.op_type != "Greater" or gradient is None:
+    if condition is None or gradient is None or _constant(otherwise) != 0:
         return None
-    y, threshold = greater.inputs
-    relu = None if y is None else y.producer()
-    if y is None or relu is None or relu.op_type != "Relu" or not (_is_zero(threshold) and _is_zero(otherwise)):
+    found, source = _gate(condition), gradient.producer()
+    if found is None or source is None or source.op_type not in BLOCKED:
         return None
+    y, ceiling = found
     same = y.shape is not None and y.shape == gradient.shape and len(y.shape) == 4
     channels = y.shape[1] if same and y.shape is not None else None
     if not isinstance(channels, int) or y.dtype != ir.DataType.FLOAT:
         return None
-    weight = op.constant(np.full((channels, 1, 1, 1), STEEP), np.float32)
-    return op("Mul", gradient, op("Tanh", op("Conv", y, weight, group=channels)))
+    made = op("Mul", gradient, _saturated(op, y, channels, STEEP, None))
+    if ceiling is None:
+        return made
+    steep = 2.0 ** (125 - math.ceil(math.log2(ceiling)))
+    return op("Mul", made, _saturated(op, y, channels, -steep, ceiling * steep))
 
 
-def _is_zero(value: ir.Value | None) -> bool:
+def _saturated(op: Emit, y: ir.Value, channels: int, scale: float, shift: float | None) -> ir.Value:
+    """tanh(scale * y + shift)."""
+    weight = op.constant(np.full((channels, 1, 1, 1), scale), np.float32)
+    bias = [] if shift is None else [op.constant(np.full(channels, shift), np.float32)]
+    return op("Tanh", op("Conv", y, weight, *bias, group=channels))
+
+
+def _gate(condition: ir.Value) -> tuple[ir.Value, float | None] | None:
+    """The activation that a gate belongs to and its ceiling, None for a ReLU. None altogether for another condition."""
+    node = condition.producer()
+    if node is None:
+        return None
+    if node.op_type == "Greater":
+        y, threshold = node.inputs
+        relu = None if y is None else y.producer()
+        if y is not None and relu is not None and relu.op_type == "Relu" and _constant(threshold) == 0:
+            return y, None
+        return None
+    sides = {v.producer().op_type: v.producer() for v in node.inputs if v is not None and v.producer() is not None}  # type: ignore[union-attr]
+    above, below = sides.get("Greater"), sides.get("Less")
+    if node.op_type != "And" or above is None or below is None or above.inputs[0] is not below.inputs[0]:
+        return None
+    x, floor, ceiling = above.inputs[0], _constant(above.inputs[1]), _constant(below.inputs[1])
+    if x is None or floor != 0 or ceiling is None or not CEILINGS[0] <= ceiling <= CEILINGS[1]:
+        return None
+    for user, position in x.uses():
+        if user.op_type == "Clip" and position == 0 and [_constant(v) for v in user.inputs[1:]] == [floor, ceiling]:
+            return user.outputs[0], ceiling
+    return None
+
+
+def _constant(value: ir.Value | None) -> float | None:
+    """The number that a value always is. None where it is not one number, known."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return tensor is not None and tensor.size == 1 and not tensor.numpy().any()
+    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
