@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -62,6 +63,15 @@ class Server:
         self._stopping = threading.Event()
         if load is None:
             resolve_provider(provider)  # an unusable one shows now, not after every model was converted
+        self.models = Models(find(folder))
+        self.health = Health()
+        for entry in self.models:
+            self.health.model(entry.name, False)
+        self._grpc = _grpc_server(self.limits, self._refusing.is_set)
+        add_ExplainerServicer_to_server(Explainer(self.models, self.limits), self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        self.port = _bound(self._grpc, host, port)
         self._scheduler = Scheduler()
         self._load = load or partial(
             load_and_warm_up,
@@ -70,35 +80,6 @@ class Server:
             limits=self.limits,
             stop=self._stopping.is_set,
         )
-        self.models = Models(find(folder))
-        self.health = Health()
-        for entry in self.models:
-            self.health.model(entry.name, False)
-            # Threads and not asyncio: an explanation is a blocking call into ONNX Runtime, which needs a thread either
-        # way, and a large message that is being parsed then holds up one thread instead of every call of the server.
-        self._grpc = grpc.server(
-            ThreadPoolExecutor(self.limits.concurrent + SPARE_THREADS, thread_name_prefix="grpc"),
-            interceptors=[Statuses(SERVICE, self._refusing.is_set)],
-            options=[
-                ("grpc.max_receive_message_length", self.limits.message_bytes),
-                ("grpc.max_send_message_length", self.limits.message_bytes),
-                # A second server on the port must fail instead of taking half of the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.server_handshake_timeout_ms", 10_000),
-                # Clients that keep an idle connection alive with a ping a minute are welcome.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
-            ],
-        )
-        add_ExplainerServicer_to_server(Explainer(self.models, self.limits), self._grpc)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpc)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
-        try:
-            self.port = self._grpc.add_insecure_port(f"{_bracketed(host)}:{port}")
-        except RuntimeError as error:
-            raise BadRequest(
-                f"cannot listen on {host}:{port}: the port is in use or the address is not of this machine;"
-                " stop the other server or choose another --port (0 takes a free one)"
-            ) from error
         self._grpc.start()
         log.info("listening on %s:%d", host, self.port)
 
@@ -188,5 +169,29 @@ def serve(
     return 0
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _grpc_server(limits: Limits, refusing: Callable[[], bool]) -> grpc.Server:
+    # Threads and not asyncio: an explanation is a blocking call into ONNX Runtime, which needs a thread either way, and
+    # a large message that is being parsed then holds up one thread instead of every call of the server.
+    return grpc.server(
+        ThreadPoolExecutor(limits.concurrent + SPARE_THREADS, thread_name_prefix="grpc"),
+        interceptors=[Statuses(SERVICE, refusing)],
+        options=[
+            ("grpc.max_receive_message_length", limits.message_bytes),
+            ("grpc.max_send_message_length", limits.message_bytes),
+            # A second server on the port must fail instead of taking half of the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            # Clients that keep an idle connection alive with a ping a minute are welcome.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 60_000),
+        ],
+    )
+
+
+def _bound(server: grpc.Server, host: str, port: int) -> int:
+    try:
+        return int(server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+    except RuntimeError as error:
+        raise BadRequest(
+            f"cannot listen on {host}:{port}: the port is in use or the address is not of this machine;"
+            " stop the other server or choose another --port (0 takes a free one)"
+        ) from error
