@@ -292,6 +292,18 @@ def test_masked_logits_do_not_spoil_the_score() -> None:
     assert outcome.nonfinite == 0
 
 
+def test_inputs_can_be_tapped() -> None:
+    given_ = tokens(4, 0)
+    purpose = Purpose("score", None, taps=("ids", "input/x", "mask", "score"))
+    asked = Job(Round(purpose, Rows.table([1.0, 0.5])), given_.inputs, given_.baselines, TOP)
+    with Engine(sequence(), "cpu") as engine:
+        taps = engine.submit(asked).result(60).taps
+    for name in ("ids", "mask"):
+        np.testing.assert_array_equal(taps[name], np.stack([given_.inputs[name]] * 2))
+    np.testing.assert_allclose(taps["input/x"][1], taps["input/x"][0] / 2, rtol=1e-6)
+    assert taps["score"].shape == (2, 4, 5)
+
+
 def test_the_backward_pass_of_other_outputs_is_left_out() -> None:
     program = build(sequence(), Purpose("score", "gradient", ("input/x", "z")))
     kinds = [node.op_type for node in program.model.graph if not (node.name or "").startswith("onnxplain/")]

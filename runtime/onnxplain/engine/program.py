@@ -87,9 +87,11 @@ def build(artifact: Artifact, purpose: Purpose, path: Sequence[str] | None = Non
     row = RowInputs.declare(op)
     tensors = tuple(_path_tensor(body.inputs[name], name, axis) for name in names)
     points = [point(op, tensor, row) for tensor in tensors]
-    for tensor, made in zip(tensors, points, strict=True):
-        body = _replaced(body, body.inputs[tensor.name], made.rows)
-    held = _hold(op, artifact, body, axis, names, row)
+    for name, made in zip(names, points, strict=True):
+        body = _replaced(body, body.inputs[name], made.rows)
+    held = _held(artifact, body, axis, names)
+    for tensor in held:
+        body = _replaced(body, body.inputs[tensor.name], _hold(op, tensor, row))
     output = _output_tensor(body.output, purpose.output, axis)
     seed = explained(op, body.output, output, row.request)
     if body.seed is not None:
@@ -118,25 +120,25 @@ def _output_tensor(value: ir.Value, name: str, axis: RowAxis) -> OutputTensor:
     return OutputTensor(name, _float(value), shape, squeezed)
 
 
-def _hold(
-    op: Emit, artifact: Artifact, body: Body, axis: RowAxis, path: Sequence[str], row: RowInputs
-) -> tuple[HeldTensor, ...]:
+def _held(artifact: Artifact, body: Body, axis: RowAxis, path: Sequence[str]) -> tuple[HeldTensor, ...]:
+    """The model's other inputs, as far as anything depends on them."""
     held = []
     for spec in artifact.manifest.inputs:
         value = body.inputs[spec.name]
-        if spec.name in path or not value.uses():
-            continue
-        by_request = axis.has(spec.shape)
-        dtype, name = _dtype(value), f"input/{spec.name}"
-        if by_request:
-            given = op.input(name, dtype, ["requests", *spec.shape[1:]])
-            rows = op("Gather", given, row.request, axis=0)
-            rows.dtype, rows.shape = dtype, ir.Shape([ROW, *spec.shape[1:]])
-        else:
-            rows = op.input(name, dtype, spec.shape)
-        ir.convenience.replace_all_uses_with(value, rows)
-        held.append(HeldTensor(spec.name, dtype, spec.shape[1:] if by_request else spec.shape, by_request))
+        if spec.name not in path and (value.uses() or value in body.taps):
+            by_request = axis.has(spec.shape)
+            shape = spec.shape[1:] if by_request else spec.shape
+            held.append(HeldTensor(spec.name, _dtype(value), shape, by_request))
     return tuple(held)
+
+
+def _hold(op: Emit, tensor: HeldTensor, row: RowInputs) -> ir.Value:
+    name = f"input/{tensor.name}"
+    if not tensor.by_request:
+        return op.input(name, tensor.dtype, tensor.shape)
+    rows = op("Gather", op.input(name, tensor.dtype, ["requests", *tensor.shape]), row.request, axis=0)
+    rows.dtype, rows.shape = tensor.dtype, ir.Shape([ROW, *tensor.shape])
+    return rows
 
 
 def _tap(op: Emit, body: Body, purpose: Purpose, axis: RowAxis) -> None:
