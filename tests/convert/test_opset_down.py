@@ -122,6 +122,12 @@ def test_what_opset_21_cannot_say_is_named() -> None:
 
 
 def test_types_that_opset_21_lacks_are_named() -> None:
-    body = "(bfloat16[n, 4] x) => (bfloat16[n, 4] y) { [act] y = Elu (x) }"
-    with pytest.raises(Unsupported, match=r"Elu.*bfloat16"):
+    body = "(bfloat16[n, 4, 4] x) => (bfloat16[n, 4, 1] y) { [pool] y = GlobalAveragePool (x) }"
+    with pytest.raises(Unsupported, match=r"GlobalAveragePool-22 'pool'.*bfloat16"):
         canonicalise(model(22, body, ir_version=10))
+
+
+def test_what_opset_21_takes_in_other_types_only_is_said_by_the_operators_own_definition() -> None:
+    body = "(bfloat16[n, 4] x) => (bfloat16[n, 4] y) { [act] y = Elu (x) }"
+    found = canonicalise(model(22, body, ir_version=10))
+    assert "Elu" not in {node.op_type for node in found.graph}

@@ -9,6 +9,7 @@ from onnxplain.errors import Unsupported, nearest
 from onnxplain_convert.opset.downgrades import DOWNGRADES
 from onnxplain_convert.opset.expand import expand, function_body
 from onnxplain_convert.opset.microsoft import into_standard, is_known
+from onnxplain_convert.opset.newer import NEWER
 from onnxplain_convert.opset.site import Site
 from onnxplain_convert.opset.upgrades import UPGRADES
 
@@ -103,14 +104,33 @@ def _down(site: Site) -> list[ir.Node]:
             node.attributes.pop(name)
     left = [name for name in unknown if name in node.attributes]
     extra = [v for v in node.inputs[older.max_input :] if v is not None]
-    if left or extra:
+    if left or extra or not _takes(older, node):
         site.version = start
         return _expanded(site)
     return []
 
 
+def _takes(schema: onnx.defs.OpSchema, node: ir.Node) -> bool:
+    """Does this form of the operator take inputs of these types?"""
+    allowed = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    formal = list(schema.inputs)
+    for i, value in enumerate(node.inputs):
+        if value is None or not isinstance(value.type, ir.TensorType):
+            continue
+        parameter = formal[min(i, len(formal) - 1)].type_str
+        if f"tensor({value.type.dtype.name.lower()})" not in allowed.get(parameter, [parameter]):
+            return False
+    return True
+
+
 def _expanded(site: Site) -> list[ir.Node]:
+    if site.node.op_type in NEWER:
+        NEWER[site.node.op_type](site)
+        return []
     function = function_body(site.node, site.version, site.target)
+    if function is None and _since(site.node.op_type, site.target) is not None:
+        types = ", ".join(str(v.dtype).lower() for v in site.node.inputs if v is not None)
+        raise site.refuse(f"opset {site.target} has the operator, but not with these attributes or types ({types})")
     if function is None:
         names = {
             s.name
