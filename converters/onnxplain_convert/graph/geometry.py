@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -154,6 +155,17 @@ def vector(op: Emitter, *parts: int | ir.Value) -> ir.Value:
     if known is not None:
         return op.ints(*known)
     return op.Concat(*(op.ints(part) if isinstance(part, int) else part for part in parts), axis=0)
+
+
+def reshaped(op: Emitter, x: ir.Value, *target: int) -> ir.Value:
+    """``Reshape`` (0 keeps an axis, -1 takes what is left), also of an empty batch, where -1 would have no meaning."""
+    shape = dims(x)
+    sizes = [size for size in (shape or ())[1:] if isinstance(size, int)]
+    if target[0] == 0 and shape is not None and len(sizes) == len(shape) - 1 and 0 not in sizes:
+        kept = [sizes[k - 1] if size == 0 else size for k, size in enumerate(target) if k]
+        left = prod(sizes) // prod(size for size in kept if size != -1)
+        target = (-1, *(left if size == -1 else size for size in kept))
+    return op.Reshape(x, list(target))
 
 
 def sizes_of(op: Emitter, value: ir.Value, rank: int) -> ir.Value:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import vector
+from onnxplain_convert.graph.geometry import reshaped, vector
 
 _A = -0.75
 _KERNELS: dict[str, list[list[float]]] = {
@@ -115,13 +115,13 @@ class Reading:
     def elements(self, places: ir.Value) -> ir.Value:
         """The elements themselves, (n, channels, places, taps); ``places``: their number, (1,)."""
         op = self.op
-        flat = op.GatherElements(op.Reshape(self.x, [0, 0, -1]), self.index, axis=2)
+        flat = op.GatherElements(reshaped(op, self.x, 0, 0, -1), self.index, axis=2)
         return op.Reshape(flat, vector(op, 0, op.dim(self.x, 1), places, -1))
 
     def scattered(self, g: ir.Value) -> ir.Value:
         """The transpose of reading: ``g`` (n, channels, places) added up where it was read, in the shape of ``x``."""
         op = self.op
-        flat = op.Reshape(self.x, [0, 0, -1])
+        flat = reshaped(op, self.x, 0, 0, -1)
         updates = op.Reshape(op.Mul(op.Unsqueeze(g, [3]), op.Unsqueeze(self.weight(), [1])), [0, 0, -1])
         added = op.ScatterElements(op.zeros_like(flat), self.index, updates, axis=2, reduction="add")
         return op.reshape_like(added, self.x)

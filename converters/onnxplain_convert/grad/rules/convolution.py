@@ -9,7 +9,7 @@ from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import Windows, kernel_of, sizes_of, spatial, split_padding, vector
+from onnxplain_convert.graph.geometry import Windows, kernel_of, reshaped, sizes_of, spatial, split_padding, vector
 from onnxplain_convert.graph.shapes import Dim, const_array, dims, static_dims
 
 RULES = RuleSet("convolution")
@@ -116,6 +116,8 @@ def weight_gradient(op: Emitter, x: ir.Value, g: ir.Value, windows: Windows, w: 
 
     A convolution of x with kernel g over the batch, stride and dilation exchanged. ``windows`` with known padding.
     """
+    if 0 in (dims(x) or ()):
+        return op.zeros_like(w)  # a convolution over no channels, which ONNX Runtime does not come back from
     swap = [1, 0, *range(2, 2 + windows.rank)]
     data = op.Transpose(x, perm=swap) if group == 1 else _groups_into_batch(op, x, group, w)
     kernel = op.Transpose(g, perm=swap)
@@ -177,5 +179,5 @@ def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value) -> ir.
     assert shape is not None
     if not isinstance(channels, int):
         raise Unsupported(f"the gradient of a grouped convolution in its weight {w.name!r}: its channels are not known")
-    flat = op.Transpose(op.Reshape(op.Reshape(x, [0, 0, -1]), [0, group, channels, -1]), perm=[2, 1, 0, 3])
+    flat = op.Transpose(reshaped(op, x, 0, group, channels, -1), perm=[2, 1, 0, 3])
     return op.Reshape(flat, vector(op, channels, -1, sizes_of(op, x, len(shape) - 2)))

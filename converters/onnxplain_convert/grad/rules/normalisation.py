@@ -16,6 +16,7 @@ from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
+from onnxplain_convert.graph.geometry import reshaped
 from onnxplain_convert.graph.shapes import Dims, dims
 
 RULES = RuleSet("normalisation")
@@ -95,15 +96,15 @@ def group_normalization_18(b: Backward) -> Gradients:
 
 def _group_normalization(b: Backward, groups: int, *, per_channel: bool) -> Gradients:
     """As (n, groups, elements of a group), standardised over the last axis; groups = 0: one per channel."""
-    op, rows, parts = b.op, [0, groups, -1], [0, 0, -1] if per_channel else [0, groups, -1]
-    s = standardised_behind(op, op.Reshape(b.x, rows), 2, b.attr("epsilon", 1e-5))
-    g = op.Reshape(b.g, parts)
+    op, rows, parts = b.op, (0, groups, -1), (0, 0, -1) if per_channel else (0, groups, -1)
+    s = standardised_behind(op, reshaped(op, b.x, *rows), 2, b.attr("epsilon", 1e-5))
+    g = reshaped(op, b.g, *parts)
     gx = gscale = gbias = None
     if b.wants(0):
         h = op.Mul(g, op.Unsqueeze(b.input(1), [1]))
-        gx = op.reshape_like(s.pull(op, op.Reshape(h, rows) if rows != parts else h), b.x)
+        gx = op.reshape_like(s.pull(op, reshaped(op, op.reshape_like(h, b.x), *rows) if rows != parts else h), b.x)
     if b.wants(1):
-        hat = op.Reshape(op.reshape_like(s.hat, b.x), parts) if rows != parts else s.hat
+        hat = reshaped(op, op.reshape_like(s.hat, b.x), *parts) if rows != parts else s.hat
         gscale = op.ReduceSum(op.Mul(g, hat), [0, 2], keepdims=0)
     if b.wants(2):
         gbias = op.ReduceSum(g, [0, 2], keepdims=0)
@@ -199,11 +200,11 @@ def local_response_normalization(b: Backward) -> ir.Value:
     places = np.arange(channels)
     offset = places[None, :] - places[:, None]
     band = (offset >= -((size - 1) // 2)) & (offset <= size // 2)
-    near, far = op.const(band, b.g.dtype), op.const(band.T, b.g.dtype)
-    x, g = (op.Reshape(v, [0, 0, -1]) for v in (b.x, b.g))
-    below = op.Add(op.Mul(op.MatMul(near, op.Mul(x, x)), float(alpha / size)), float(bias))
+    near, far = (op.const(matrix[:, :, None], b.g.dtype) for matrix in (band, band.T))
+    x, g = (reshaped(op, v, 0, 0, -1) for v in (b.x, b.g))
+    below = op.Add(op.Mul(op.Conv(op.Mul(x, x), near), float(alpha / size)), float(bias))
     scaled = op.Mul(g, op.Pow(below, float(-beta)))
-    shared = op.MatMul(far, op.Div(op.Mul(scaled, x), below))
+    shared = op.Conv(op.Div(op.Mul(scaled, x), below), far)
     gx = op.Sub(scaled, op.Mul(op.Mul(x, float(2 * alpha * beta / size)), shared))
     return op.reshape_like(gx, b.x)
 

@@ -11,7 +11,7 @@ from onnxplain_convert.grad.backward import Backward
 from onnxplain_convert.grad.rules.convolution import crop, padded, transposed
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import Windows, sizes_of, spatial, vector
+from onnxplain_convert.graph.geometry import Windows, reshaped, sizes_of, spatial, vector
 from onnxplain_convert.graph.shapes import dims
 
 RULES = RuleSet("pooling")
@@ -53,9 +53,9 @@ def max_unpool(b: Backward) -> ir.Value:
 @RULES.rule("GlobalMaxPool")
 def global_max_pool(b: Backward) -> ir.Value:
     op = b.op
-    flat = op.Reshape(b.x, [0, 0, -1])
+    flat = reshaped(op, b.x, 0, 0, -1)
     best = op.ArgMax(flat, axis=2, keepdims=1)
-    gx = op.ScatterElements(op.zeros_like(flat), best, op.Reshape(b.g, [0, 0, -1]), axis=2)
+    gx = op.ScatterElements(op.zeros_like(flat), best, reshaped(op, b.g, 0, 0, -1), axis=2)
     return op.reshape_like(gx, b.x)
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxplain.errors import Unsupported
 from onnxplain_convert.grad.backward import Backward
 from onnxplain_convert.grad.ruleset import RuleSet
-from onnxplain_convert.graph.geometry import vector
+from onnxplain_convert.graph.geometry import reshaped, vector
 from onnxplain_convert.graph.shapes import Dim, const_array, dims, same
 
 RULES = RuleSet("resampling")
@@ -171,6 +171,10 @@ def depth_to_space(b: Backward) -> ir.Value:
     block = b.attr("blocksize")
     gx = b.op.SpaceToDepth(b.g, blocksize=block)
     if b.attr("mode", "DCR") == "CRD":
-        parts = b.op.Reshape(gx, vector(b.op, 0, block * block, b.op.dim(b.y, 1), -1))
+        channels = (dims(b.y) or (None, None))[1]
+        if isinstance(channels, int):
+            parts = reshaped(b.op, gx, 0, block * block, channels, -1)
+        else:
+            parts = b.op.Reshape(gx, vector(b.op, 0, block * block, b.op.dim(b.y, 1), -1))
         gx = b.op.reshape_like(b.op.Transpose(parts, perm=[0, 2, 1, 3]), b.x)
     return gx

@@ -10,7 +10,7 @@ from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.rules.convolution import channel_sum
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.geometry import Windows, kernel_of, sizes_of, spatial, vector
+from onnxplain_convert.graph.geometry import Windows, kernel_of, reshaped, sizes_of, spatial, vector
 from onnxplain_convert.graph.interpolation import Border, Reading, Taps, taps
 from onnxplain_convert.graph.shapes import dims
 
@@ -25,7 +25,7 @@ def grid_sample(b: Backward) -> Gradients:
     """
     op, grid, mode = b.op, b.input(1), b.attr("mode", "linear").removeprefix("bi")
     rank, align = len(dims(b.x) or ()) - 2, bool(b.attr("align_corners", 0))
-    rows = op.Reshape(grid, [0, -1, rank])
+    rows = reshaped(op, grid, 0, -1, rank)
     around, scales = [], []
     for axis in range(rank):  # the last axis stands first in the grid
         size = op.CastLike(op.dim(b.x, 2 + axis), grid)
@@ -35,7 +35,7 @@ def grid_sample(b: Backward) -> Gradients:
         place = place if align else op.Sub(place, 0.5)
         around.append(taps(op, place, size, mode, Border(b.attr("padding_mode", "zeros"), about_centres=align)))
         scales.append(scale)
-    reading, g = Reading.of(op, b.x, around), op.Reshape(b.g, [0, 0, -1])
+    reading, g = Reading.of(op, b.x, around), reshaped(op, b.g, 0, 0, -1)
     gx = reading.scattered(g) if b.wants(0) else None
     if not b.wants(1) or mode == "nearest":
         return gx, op.zeros_like(grid) if b.wants(1) else None
