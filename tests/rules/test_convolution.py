@@ -126,7 +126,7 @@ def transposed_convolutions(draw: st.DrawFn) -> Node:
     full = [(i - 1) * s + (k - 1) * d + 1 + e for i, s, k, d, e in spans]
     padding = draw(st.sampled_from(["pads", "none", "VALID", "SAME_UPPER", "SAME_LOWER", "output_shape"]))
     if padding == "pads":
-        begin = [draw(st.integers(0, min(2, f - 1))) for f in full]
+        begin = [draw(st.integers(0, min(2, f - e - 1))) for f, e in zip(full, extra, strict=True)]
         end = [draw(st.integers(0, min(2, f - 1 - p))) for f, p in zip(full, begin, strict=True)]
         attributes["pads"] = [*begin, *end]
     elif padding == "output_shape":  # onnx infers no shape where it is below the input's
