@@ -60,7 +60,7 @@ class Layer:
 class Preprocessing:
     """How a picture becomes the input: resize to (height, width), scale to [0, 1], then (value - mean) / std.
 
-    ``layout`` is "NCHW" or "NHWC", ``color`` "RGB", "BGR" or "L". ``mean`` and ``std`` are per channel on the [0, 1] scale.
+    ``layout`` is "NCHW" or "NHWC", ``color`` "RGB", "BGR" or "L". ``mean`` and ``std`` are per channel, of [0, 1].
     """
 
     layout: str
@@ -70,7 +70,7 @@ class Preprocessing:
     std: tuple[float, ...]
     scale: float = 1.0 / 255.0
     shorter: int | None = None
-    """Bring the shorter side to this many pixels and cut ``size`` out of the middle; None: resize to ``size`` at once."""
+    """Bring the shorter side to this many pixels, then cut ``size`` out of the middle; None: resize to ``size``."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def _specs(raw: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 def _preprocessing(raw: Mapping[str, Any] | None) -> Preprocessing | None:
     if raw is None:
         return None
-    return Preprocessing(
-        **{**raw, "size": _tuple(raw["size"]), "mean": tuple(raw["mean"]), "std": tuple(raw["std"])}
-    )
+    return Preprocessing(**{**raw, "size": _tuple(raw["size"]), "mean": tuple(raw["mean"]), "std": tuple(raw["std"])})
 
 
 _NAMES = ("explained", "rules", "kinks", "gates", "zero_gradient", "straight_through", "unreachable")

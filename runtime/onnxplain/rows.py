@@ -160,8 +160,8 @@ class Outcome:
     """(n,) flat position of the largest output of every row."""
     moments: Mapping[str, Moments] = field(default_factory=dict)
     jumps: Mapping[str, Floats] = field(default_factory=dict)
-    """Per differentiated tensor (n,): squared L2 norm of the difference between this row's gradient (times the displacement
-    where asked for) and that of the row before it in the same sample; 0 for the first row of a sample."""
+    """Per differentiated tensor (n,): squared L2 norm of the difference between this row's gradient (times the
+    displacement where asked for) and that of the row before it in the same sample; 0 for a sample's first row."""
     taps: Mapping[str, Floats] = field(default_factory=dict)
     """Per tapped tensor (n, ...)."""
     tap_gradients: Mapping[str, Floats] = field(default_factory=dict)

@@ -306,3 +306,10 @@ def test_bad_models_reach_the_caller() -> None:
     with pytest.raises(BadModel, match="truncated"):
         convert(b"\x08\x0a" + b"garbage" * 20)
     assert dataclasses.is_dataclass(onnxplain_convert.Operator)
+
+
+def test_an_artifact_is_not_converted_again(tmp_path: Path) -> None:
+    proto = constant(model(18, "(float[n, 4] x) => (float[n, 2] y) { y = MatMul (x, w) }"), w=normal(4, 2))
+    convert(proto, tmp_path / "net.explain.onnx")
+    with pytest.raises(BadRequest, match="artifact already"):
+        convert(tmp_path / "net.explain.onnx")

@@ -126,6 +126,16 @@ def test_without_onnxruntime_the_reference_evaluator_is_asked(monkeypatch: pytes
     assert manifest.parity["y/relative"] == 0.0 and manifest.parity["gradient/slope"] < 1e-2
 
 
+def test_without_onnxruntime_convolutions_are_left_unmeasured_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    proto = constant(
+        model(18, "(float[n, 3, 8, 8] x) => (float[n, 4, 6, 6] y) { y = Conv (x, w) }"), w=normal(4, 3, 3, 3)
+    )
+    manifest = convert(proto).manifest
+    assert manifest.parity == {}
+    assert "onnxplain[cpu]" in manifest.source["unmeasured"]
+
+
 def test_weights_are_handed_over_and_given_back() -> None:
     new = ir.from_proto(
         constant(model(18, "(float[n, 64] x) => (float[n, 64] y) { y = MatMul (x, w) }"), w=normal(64, 64))

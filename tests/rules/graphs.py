@@ -55,7 +55,7 @@ def gradients(
     exact = Reference(found)({**feeds, seed_name(y): seed}) if evaluate else {}
     session = onnxruntime.InferenceSession(found.SerializeToString(), providers=["CPUExecutionProvider"])
     given = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in {**feeds, seed_name(y): seed}.items()}
-    rounded = dict(zip(names, session.run(names, given), strict=True))
+    rounded = {name: np.asarray(value) for name, value in zip(names, session.run(names, given), strict=True)}
     return Found(
         {t: exact[n] for t, n in zip(wrt, names, strict=True) if n in exact},
         {t: rounded[n] for t, n in zip(wrt, names, strict=True)},

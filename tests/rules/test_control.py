@@ -73,7 +73,7 @@ def test_if_sends_the_gradient_through_the_branch_taken(condition: bool) -> None
     t = leaves(x=x, w=w)
     h = t["x"] * t["w"]
     y = torch.sigmoid(h) * t["x"] if condition else h - t["w"]
-    (y * torch.tensor(seed)).sum().backward()
+    torch.autograd.backward((y * torch.tensor(seed)).sum())
     agrees(found, t)
 
 
@@ -85,7 +85,7 @@ def test_nested_branches(outer: bool, inner: bool) -> None:
     t = leaves(x=x)
     k = torch.exp(t["x"])
     y = (k * t["x"] if inner else k * k) if outer else t["x"]
-    (y * torch.tensor(seed)).sum().backward()
+    torch.autograd.backward((y * torch.tensor(seed)).sum())
     agrees(found, t)
 
 
@@ -104,7 +104,7 @@ def test_scan_goes_back_through_every_step(direction: int, explained: str) -> No
         h = torch.tanh(h @ t["w"] + v)
         outs.append(h * v)
     y = torch.stack(outs[::-1] if direction else outs) if explained == "y" else h
-    (y * torch.tensor(seed)).sum().backward()
+    torch.autograd.backward((y * torch.tensor(seed)).sum())
     agrees(found, t)
 
 
@@ -121,7 +121,7 @@ def test_loop_goes_back_through_every_step(explained: str, steps: int) -> None:
         v = torch.sin(v * t["w"]) + i
         outs.append(v * t["x"])
     y = torch.stack(outs) if explained == "every" else v
-    (y * torch.tensor(seed)).sum().backward()
+    torch.autograd.backward((y * torch.tensor(seed)).sum())
     agrees(found, t)
 
 

@@ -57,7 +57,7 @@ def test_taking_inserting_and_erasing_at_places_from_both_ends() -> None:
     tx, tw = torch.tensor(x, requires_grad=True), torch.tensor(w, requires_grad=True)
     t = [tw, tx, tx * tw]
     e = t[:-1]
-    ((t[-1] * e[0] + e[-1]) * torch.tensor(seed)).sum().backward()
+    torch.autograd.backward(((t[-1] * e[0] + e[-1]) * torch.tensor(seed)).sum())
     for name, leaf in (("x", tx), ("w", tw)):
         assert leaf.grad is not None
         assert distance(found.exact[name], leaf.grad.numpy()) < EXACT, name

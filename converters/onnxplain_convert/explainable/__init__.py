@@ -45,6 +45,10 @@ def build_artifact(
     """Make, check and (where ``out_path`` is given) write the artifact of a source."""
     baked = rule_sets(rules)
     rng = np.random.default_rng(0)
+    if MANIFEST_KEY in source.model.metadata_props:
+        raise BadRequest(
+            "this file is an artifact already: load or serve it as it is, or convert the model that it was made from"
+        )
     model = canonicalise(source.model, inference=True)
     changes, training = list(model.meta[CHANGES]), bool(model.meta[TRAINING])
     RemoveUnusedNodesPass()(model)

@@ -14,7 +14,12 @@ from onnxplain_convert.explainable.batch import Batch
 from onnxplain_convert.frontends.source import Array, Source
 from onnxplain_convert.inferring import without_weights
 from onnxplain_convert.relevance.gates import gated
-from onnxplain_convert.verify import Probe, check_gradients, check_guided, parity
+from onnxplain_convert.verify import Probe, check_gradients, check_guided, is_quick, parity
+
+UNMEASURED = (
+    "parity and gradients: without ONNX Runtime they take too long on convolutions; "
+    'install it (pip install "onnxplain[cpu]") and convert again to measure them'
+)
 
 
 def verified(
@@ -28,6 +33,8 @@ def verified(
     manifest = artifact.manifest
     if batch.feeds is None or batch.together is None or batch.run is None:
         return manifest
+    if not is_quick(artifact.model):
+        return dataclasses.replace(manifest, source={**manifest.source, "unmeasured": UNMEASURED})
     theirs, note = _outputs_of(source, batch.feeds)
     arriving = signals(manifest, forward)
     probe = Probe.at(artifact, batch.run, batch.together, [*arriving, *arriving.values()], rng)

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxplain.artifact import Layer, Manifest
 from onnxplain.errors import BadRequest, NotFound, Unsupported, nearest
@@ -95,17 +96,33 @@ def check(method: str, option: Option, value: Any) -> Any:
                 raise BadRequest(f"{where}: give True or False")
             return bool(value)
         case "choice":
-            if value not in option.choices:
+            if not isinstance(value, str) or value not in option.choices:
                 raise BadRequest(f"{where}: {nearest(str(value), option.choices)}")
             return value
         case "array":
             if isinstance(value, str) and value not in option.choices:
                 raise BadRequest(f"{where}: give one of {', '.join(option.choices)}, a number or an array")
             return value
+        case "indices":
+            return _indices(where, value)
         case _:
             if not isinstance(value, str):
                 raise BadRequest(f"{where}: give a name")
             return value
+
+
+def _indices(where: str, value: Any) -> NDArray[np.int64]:
+    """A whole number, or a sequence of these or of positions; as text ``3,17`` or ``2:3,4:5``."""
+    wanted = f"{where}: give whole numbers from 0, as 3 or [3, 17], or positions, as [(2, 3), (4, 5)]"
+    try:
+        if isinstance(value, str):
+            value = [tuple(map(int, each.split(":"))) if ":" in each else int(each) for each in value.split(",")]
+        array = np.atleast_1d(np.asarray(value))
+    except ValueError:
+        raise BadRequest(wanted) from None
+    if array.dtype.kind not in "iu" or array.ndim > 2 or not array.size or array.min() < 0:
+        raise BadRequest(wanted)
+    return array.astype(np.int64)
 
 
 def is_whole(value: object) -> bool:

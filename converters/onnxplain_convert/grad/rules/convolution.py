@@ -10,7 +10,7 @@ from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.geometry import Windows, kernel_of, reshaped, sizes_of, spatial, split_padding, vector
-from onnxplain_convert.graph.shapes import Dim, const_array, dims, static_dims
+from onnxplain_convert.graph.shapes import const_array, dims, static_dims
 
 RULES = RuleSet("convolution")
 
@@ -49,7 +49,7 @@ def conv_transpose(b: Backward) -> Gradients:
         rooms = [k if rest is None else rest for rest, k in zip(rests, known, strict=True)]
         if any(room >= stride for room, stride in zip(rooms, windows.strides, strict=True)):
             # more windows than there were elements: the node asked for room that no element reaches
-            gx = crop(b.op, gx, [0] * windows.rank, b.x)
+            gx = crop(b.op, gx, [0] * windows.rank, b.x, windows.rank)
         gx = b.op.typed(gx, b.x)
     if b.wants(1):
         gw = weight_gradient(b.op, g, b.x, windows, b.input(1), group)
@@ -107,7 +107,7 @@ def transposed(op: Emitter, g: ir.Value, w: ir.Value, windows: Windows, like: ir
     )
     if not exact:
         start = windows.runtime_padding(op, like)[0] if windows.begin is None else None
-        gx = crop(op, gx, start or [p - q for p, q in zip(begin, both, strict=True)], like)
+        gx = crop(op, gx, start or [p - q for p, q in zip(begin, both, strict=True)], like, n)
     return gx
 
 
@@ -119,7 +119,7 @@ def weight_gradient(op: Emitter, x: ir.Value, g: ir.Value, windows: Windows, w: 
     if 0 in (dims(x) or ()):
         return op.zeros_like(w)  # a convolution over no channels, which ONNX Runtime does not come back from
     swap = [1, 0, *range(2, 2 + windows.rank)]
-    data = op.Transpose(x, perm=swap) if group == 1 else _groups_into_batch(op, x, group, w)
+    data = op.Transpose(x, perm=swap) if group == 1 else _groups_into_batch(op, x, group, w, windows.rank)
     kernel = op.Transpose(g, perm=swap)
     gw = op.Conv(
         data,
@@ -141,21 +141,15 @@ def channel_sum(op: Emitter, g: ir.Value, rank: int) -> ir.Value:
     return op.ReduceSum(g, [0, *range(2, 2 + rank)], keepdims=0)
 
 
-def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value) -> ir.Value:
+def crop(op: Emitter, x: ir.Value, start: ir.Value | list[int], like: ir.Value, rank: int) -> ir.Value:
     """The part of ``x`` (n, channels, *sizes) from ``start`` that has the spatial sizes of ``like``."""
-    shape = dims(like)
-    assert shape is not None
-    axes = list(range(2, len(shape)))
-    sizes: tuple[Dim, ...] = shape[2:]
-    known = [s for s in sizes if isinstance(s, int)]
-    if isinstance(start, ir.Value):
-        end = op.Add(start, op.Shape(like, start=2))
-    elif len(known) == len(sizes):
+    end = sizes_of(op, like, rank)
+    known = [size for size in spatial(like, rank) if isinstance(size, int)]
+    if not isinstance(start, ir.Value) and len(known) == rank:
         end = op.ints(*(s + k for s, k in zip(start, known, strict=True)))
-    else:
-        end = op.Shape(like, start=2)
-        end = op.Add(end, op.ints(*start)) if any(start) else end
-    return op.Slice(x, start, end, axes)
+    elif isinstance(start, ir.Value) or any(start):
+        end = op.Add(end, start)
+    return op.Slice(x, start, end, list(range(2, 2 + rank)))
 
 
 def padded(op: Emitter, x: ir.Value, begin: ir.Value, end: ir.Value) -> ir.Value:
@@ -173,11 +167,10 @@ def _output_shape_padding(b: Backward, windows: Windows) -> tuple[ir.Value, ir.V
     return split_padding(op, op.Max(op.Sub(full, wanted), 0), windows.same)
 
 
-def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value) -> ir.Value:
+def _groups_into_batch(op: Emitter, x: ir.Value, group: int, w: ir.Value, rank: int) -> ir.Value:
     """(n, group * c, *sizes) as (c, group * n, *sizes); c is the second axis of the weight."""
-    shape, channels = dims(x), (dims(w) or (None, None))[1]
-    assert shape is not None
+    channels = (dims(w) or (None, None))[1]
     if not isinstance(channels, int):
         raise Unsupported(f"the gradient of a grouped convolution in its weight {w.name!r}: its channels are not known")
     flat = op.Transpose(reshaped(op, x, 0, group, channels, -1), perm=[2, 1, 0, 3])
-    return op.Reshape(flat, vector(op, channels, -1, sizes_of(op, x, len(shape) - 2)))
+    return op.Reshape(flat, vector(op, channels, -1, sizes_of(op, x, rank)))

@@ -26,13 +26,11 @@ def _likelihood(b: Backward, x: ir.Value) -> ir.Value:
     """-weight[t] * x[n, t, ...], reduced; where t is ``ignore_index`` the weight is 0. x is (n, classes, ...)."""
     op, target, zero = b.op, b.input(1), b.op.const(0.0, x.dtype)
     ignored = b.attr("ignore_index")
-    safe = target
-    if ignored is not None:
-        is_ignored = op.Equal(target, op.const(ignored, target.dtype))
-        safe = op.Where(is_ignored, op.const(0, target.dtype), target)
+    is_ignored = None if ignored is None else op.Equal(target, op.const(ignored, target.dtype))
+    safe = target if is_ignored is None else op.Where(is_ignored, op.const(0, target.dtype), target)
     picked = op.Squeeze(op.GatherElements(x, op.Unsqueeze(safe, [1]), axis=1), [1])
     weight = op.Gather(b.input(2), safe) if b.has(2) else None
-    if ignored is not None:
+    if is_ignored is not None:
         weight = op.Where(is_ignored, zero, op.const(1.0, x.dtype) if weight is None else weight)
     loss = op.Neg(picked if weight is None else op.Mul(picked, weight))
     reduction = b.attr("reduction", "mean")

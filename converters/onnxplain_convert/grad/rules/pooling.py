@@ -153,7 +153,7 @@ def _counts(b: Backward, windows: Windows, rests: list[int | None], with_pad: bo
         dilations=list(windows.dilations),
         pads=[*begin, *(p + q for p, q in zip(end, beyond, strict=True))],
     )
-    return crop(op, counts, [0] * n, b.y) if None in rests else counts
+    return crop(op, counts, [0] * n, b.y, n) if None in rests else counts
 
 
 def _spatial_size(b: Backward) -> ir.Value:

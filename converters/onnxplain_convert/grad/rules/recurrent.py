@@ -77,14 +77,14 @@ def lstm(b: Backward) -> Gradients:
             h, c = state
             total = op.Add(op.Add(xw, op.MatMul(h, d.recurrence)), d.recurrence_bias)
             i, o, f, candidate = _split(op, total, [net.hidden] * 4)
-            if d.peephole is not None:
-                p_i, p_o, p_f = _split(op, d.peephole, [net.hidden] * 3)
-                i, f = op.Add(i, op.Mul(p_i, c)), op.Add(f, op.Mul(p_f, c))
+            peep = None if d.peephole is None else _split(op, d.peephole, [net.hidden] * 3)
+            if peep is not None:
+                i, f = op.Add(i, op.Mul(peep[0], c)), op.Add(f, op.Mul(peep[2], c))
             i = d.activate(0, op, i)
             f = op.Sub(1.0, i) if coupled else d.activate(0, op, f)
             new = op.Add(op.Mul(f, c), op.Mul(i, d.activate(1, op, candidate)))
-            if d.peephole is not None:
-                o = op.Add(o, op.Mul(p_o, new))
+            if peep is not None:
+                o = op.Add(o, op.Mul(peep[1], new))
             return op.Mul(d.activate(0, op, o), d.activate(2, op, new)), new
 
         return step
