@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rules.single_node import ROUNDED, Node, Shapes, check, normal, operators
+from onnxplain.artifact import gradient_name, seed_name
+from onnxplain_convert import differentiate
+from tests.rules.single_node import ROUNDED, Node, Shapes, assert_close, check, normal, operators, run_onnxruntime
 
 F = torch.nn.functional
 ALL = ("x", "w", "b")
@@ -165,3 +168,37 @@ def test_col2im(shapes: Shapes, strides: int, dilations: int, pads: int) -> None
     for constants in (("image_shape", "block_shape"), ()):
         node = Node("Col2Im", inputs, attributes, constants=constants, shapes=shapes)
         check(node, lambda x, *_: F.fold(x, image, block, dilations, pads, strides), ["x"])
+
+
+@pytest.mark.parametrize(
+    ("node", "truth"),
+    [
+        (
+            "Conv <strides = [2, 2], pads = [1, 1, 1, 1], group = 2> (x, w)",
+            lambda x, w: F.conv2d(x, w, None, 2, 1, 1, 2),
+        ),
+        ('Conv <auto_pad = "SAME_UPPER"> (x, w2)', lambda x, _: F.conv2d(x, torch.ones(3, 4, 3, 3).to(x), padding=1)),
+        (
+            "ConvTranspose <strides = [2, 2], group = 2> (x, w)",
+            lambda x, w: F.conv_transpose2d(x, w, None, 2, groups=2),
+        ),
+        ("MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)", lambda x, _: F.max_pool2d(x, 2)),
+        ("AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x)", lambda x, _: F.avg_pool2d(x, 2)),
+        ("GlobalAveragePool (x)", lambda x, _: x.mean((2, 3), keepdim=True)),
+    ],
+    ids=lambda value: value.split()[0] if isinstance(value, str) else "",
+)
+def test_rank_not_known(node: str, truth: Any) -> None:
+    """Behind a reshape whose target is fed, shape inference knows nothing; the weight and the attributes say enough."""
+    constants = "float one = {1.0}, int64[4] kernel = {3, 4, 3, 3}"
+    inputs = "float[k] flat, int64[r] shape, float[4, 2, 3, 3] w"
+    body = f"{{ x = Reshape(flat, shape) w2 = Expand(one, kernel) y = {node} }}"
+    text = f'<ir_version: 10, opset_import: ["": 21]> g ({inputs}) => (float[a, b, c, d] y) <{constants}> {body}'
+    model = differentiate(onnx.parser.parse_model(text), ["flat"])
+    x, w = torch.tensor(normal(2, 4, 6, 8), dtype=torch.float64, requires_grad=True), normal(4, 2, 3, 3)
+    y = truth(x, torch.tensor(w, dtype=torch.float64))
+    g = normal(*y.shape, seed=2)
+    (want,) = torch.autograd.grad(y, x, torch.tensor(g, dtype=torch.float64))
+    feeds = {"flat": x.detach().numpy().ravel().astype(np.float32), "shape": np.array([2, 4, 6, 8]), "w": w}
+    found = run_onnxruntime(model, {**feeds, seed_name("y"): g}, [gradient_name("gradient", "flat")])
+    assert_close(found[gradient_name("gradient", "flat")], want.numpy().ravel(), ROUNDED, node)
