@@ -1,8 +1,9 @@
-"""GridSample, AffineGrid, DeformConv and RoiAlign against PyTorch's autograd."""
+"""GridSample, AffineGrid, DeformConv, RoiAlign and MaxRoiPool against PyTorch's autograd."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,32 @@ def test_roi_align_with_maxima(ratio: int) -> None:
     )
     assert agreement.has_derivative
     assert agreement.error < 1e-6
+
+
+@pytest.mark.parametrize("shapes", ["static", "batch", "symbolic"])
+def test_max_roi_pool(shapes: Shapes) -> None:
+    """Boxes in whole elements, their ends included; onnx has no reference implementation."""
+    index, cells, scale = np.array([1, 0, 1, 1]), (3, 2), 0.5
+    boxes = np.concatenate([index[:, None], np.round(BOXES * 1.5)], 1).astype(np.float32)
+    attributes = {"pooled_shape": list(cells), "spatial_scale": scale}
+    node = Node("MaxRoiPool", {"x": normal(2, 3, 7, 8), "rois": boxes}, attributes, shapes=shapes)
+
+    def truth(x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+        results = []
+        for image, *corners in rois.tolist():
+            x1, y1, x2, y2 = (int(math.copysign(math.floor(abs(c) * scale + 0.5), c)) for c in corners)
+            for p, q in itertools.product(range(cells[0]), range(cells[1])):
+                top, bottom = span(y1, y2, cells[0], p, x.shape[2])
+                left, right = span(x1, x2, cells[1], q, x.shape[3])
+                region = x[int(image), :, top:bottom, left:right].flatten(1)
+                results.append(region.amax(1) if region.shape[1] else torch.zeros(3, dtype=x.dtype))
+        return torch.stack(results).reshape(len(index), *cells, 3).permute(0, 3, 1, 2)
+
+    check(node, truth, ["x"], exact=None)
+
+
+def span(first: int, last: int, cells: int, cell: int, size: int) -> tuple[int, int]:
+    """Where a cell of a box lies on an axis, cut to it."""
+    step = max(last - first + 1, 1) / cells
+    ends = math.floor(cell * step) + first, math.ceil((cell + 1) * step) + first
+    return min(max(ends[0], 0), size), min(max(ends[1], 0), size)

@@ -124,6 +124,48 @@ def _largest(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
     return op.Transpose(op.reshape_like(gx, turned), perm=[1, 0, 2, 3])
 
 
+@RULES.rule("MaxRoiPool")
+def max_roi_pool(b: Backward) -> ir.Value:
+    """g goes to the largest element of each cell: first along the rows, then among the rows' largest."""
+    op, boxes = b.op, b.input(1)
+    rows, columns = (_members(b, axis) for axis in (0, 1))  # (boxes, cells, elements)
+    image = op.Cast(op.Gather(boxes, 0, axis=1), to=ir.DataType.INT64)
+    x = op.Unsqueeze(op.Gather(b.x, image, axis=0), [2])  # (boxes, channels, 1, height, width)
+    along = op.Where(op.Unsqueeze(columns, [1, 3]), x, -np.inf)
+    column = op.ArgMax(along, axis=4, keepdims=0)  # (boxes, channels, cells across, height)
+    largest = op.Unsqueeze(op.ReduceMax(along, [4], keepdims=0), [3])
+    row = op.ArgMax(op.Where(op.Unsqueeze(rows, [1, 2]), largest, -np.inf), axis=4, keepdims=0)
+    flat = op.Add(op.Mul(row, op.dim(b.x, 3)), op.GatherElements(column, row, axis=3))
+    flat = op.Add(flat, op.Unsqueeze(op.Mul(image, op.Mul(op.dim(b.x, 2), op.dim(b.x, 3))), [1, 2, 3]))
+
+    some_row, some_column = (_any(op, members) for members in (rows, columns))
+    some = op.And(op.Unsqueeze(some_row, [1, 2]), op.Unsqueeze(some_column, [1, 3]))  # a cell may lie outside
+    g = op.Where(some, op.Transpose(b.g, perm=[0, 1, 3, 2]), 0.0)
+    turned = op.Transpose(b.x, perm=[1, 0, 2, 3])
+    index, updates = (op.Reshape(op.Transpose(v, perm=[1, 0, 2, 3]), [0, -1]) for v in (flat, g))
+    gx = op.ScatterElements(op.zeros_like(op.Reshape(turned, [0, -1])), index, updates, axis=1, reduction="add")
+    return op.Transpose(op.reshape_like(gx, turned), perm=[1, 0, 2, 3])
+
+
+def _members(b: Backward, axis: int) -> ir.Value:
+    """Which elements along an axis belong to each cell of each box, (boxes, cells, elements)."""
+    op, boxes = b.op, b.input(1)
+    scaled = (op.Mul(op.Gather(boxes, [k], axis=1), float(b.attr("spatial_scale", 1.0))) for k in (2 - axis, 4 - axis))
+    # halves are rounded away from zero
+    start, end = (op.Mul(op.Sign(v), op.Floor(op.Add(op.Abs(v), 0.5))) for v in scaled)
+    cells = b.attr("pooled_shape")[axis]
+    step = op.Div(op.Max(op.Add(op.Sub(end, start), 1.0), 1.0), float(cells))
+    cell = op.const(np.arange(cells)[None], boxes.dtype)
+    first = op.Unsqueeze(op.Add(op.Floor(op.Mul(cell, step)), start), [2])
+    behind = op.Unsqueeze(op.Add(op.Ceil(op.Mul(op.Add(cell, 1.0), step)), start), [2])
+    elements = op.CastLike(_range(op, op.dim(b.x, 2 + axis)), boxes)
+    return op.And(op.GreaterOrEqual(elements, first), op.Less(elements, behind))
+
+
+def _any(op: Emitter, members: ir.Value) -> ir.Value:
+    return op.Greater(op.ReduceMax(op.Cast(members, to=ir.DataType.INT32), [2], keepdims=0), op.const(np.int32(0)))
+
+
 def _range(op: Emitter, count: ir.Value) -> ir.Value:
     """0, 1, ... below a (1,) int64."""
     return op.Range(op.const(np.int64(0)), op.Squeeze(count, [0]), op.const(np.int64(1)))
