@@ -17,8 +17,8 @@ from onnxplain_convert.relevance.gates import gated
 from onnxplain_convert.verify import Probe, check_gradients, check_guided, is_quick, parity
 
 UNMEASURED = (
-    "parity and gradients: without ONNX Runtime they take too long on convolutions; "
-    'install it (pip install "onnxplain[cpu]") and convert again to measure them'
+    "parity and gradients: onnx's own evaluator takes too long on convolutions, and ONNX Runtime is not installed "
+    '(pip install "onnxplain[cpu]") or has none in float64; convert again where it can run them'
 )
 
 
