@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import onnx
+
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 MARKED = re.compile(r"(<!-- table: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,13 +30,31 @@ def methods() -> str:
 
 
 def operators() -> str:
-    """Operators with a rule by family, then those that have no gradient on purpose."""
+    """Operators with a rule by family, those said in other operators, those that have no gradient on purpose."""
     from onnxplain_convert.grad.rules import FAMILIES
+    from onnxplain_convert.opset.microsoft import ADAPTERS, DOMAIN
 
-    rows = [(family.name, ", ".join(f"`{name}`" for name in sorted(family.operators()))) for family in FAMILIES]
-    constant = sorted({name for family in FAMILIES for _, name in family.no_gradient})
-    rows.append(("no gradient on purpose", ", ".join(f"`{name}`" for name in constant)))
-    return table(("family", "operators"), [row for row in rows if row[1]])
+    rows = [(family.name, family.operators()) for family in FAMILIES]
+    constant = {name for family in FAMILIES for _, name in family.no_gradient}
+    known = constant.union(*(names for _, names in rows))
+    rows += [("from other opsets", from_other_opsets() - known), (f"`{DOMAIN}`", set(ADAPTERS))]
+    rows.append(("no gradient on purpose", constant))
+    return table(
+        ("family", "operators"), [(kind, ", ".join(f"`{name}`" for name in sorted(names))) for kind, names in rows]
+    )
+
+
+def from_other_opsets() -> set[str]:
+    """Operators of the default domain outside the opset window that are brought into it."""
+    from onnxplain_convert.opset.newer import NEWER
+    from onnxplain_convert.opset.upgrades import UPGRADES
+    from onnxplain_convert.opset.window import HIGHEST
+
+    schemas = [schema for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""]
+    there = {schema.name for schema in schemas if schema.since_version <= HIGHEST}
+    defined = {s.name for s in schemas if s.has_function or s.has_context_dependent_function}
+    gone = {schema.name for schema in schemas if schema.deprecated}
+    return defined - there | set(NEWER) | {name for name, _ in UPGRADES if name in gone}
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
