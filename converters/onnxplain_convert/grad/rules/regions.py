@@ -1,4 +1,4 @@
-"""Pooling over boxes. As in torchvision the boxes themselves get no gradient."""
+"""Pooling over boxes. RoiAlign's boxes have a gradient too (torchvision gives them none); MaxRoiPool rounds its own."""
 
 from __future__ import annotations
 
@@ -7,19 +7,37 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxplain_convert.grad.backward import Backward
+from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
 from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.geometry import vector
+from onnxplain_convert.graph.shapes import dims
 
 RULES = RuleSet("regions")
 
 
 @RULES.rule("RoiAlign")
-def roi_align(b: Backward) -> ir.Value:
+def roi_align(b: Backward) -> Gradients:
     """Each cell of a box is the mean (or the largest term) of what linear interpolation reads at points within."""
     rows, columns = (_Points.of(b, axis) for axis in (0, 1))
-    return _mean(b, rows, columns) if b.attr("mode", "avg") == "avg" else _largest(b, rows, columns)
+    if b.attr("mode", "avg") != "avg":
+        return _largest(b, rows, columns)
+    gx = _mean(b, rows, columns) if b.wants(0) else None
+    return gx, _through_boxes(b, _means(b, rows, columns), b.g) if b.wants(1) else None
+
+
+def _through_boxes(b: Backward, y: ir.Value, g: ir.Value) -> ir.Value | None:
+    """Back from the result, computed anew, to the boxes that its points and weights depend on."""
+    return b.walk.through({y: g}, [b.input(1)])[0]
+
+
+def _means(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
+    """y[r,c,p,q] = sum over h, w: rows[r,p,h] x[r,c,h,w] columns[r,q,w], x of the box's image."""
+    op = b.op
+    x = b.x if (dims(b.x) or (None,))[0] == 1 else op.Gather(b.x, b.input(2), axis=0)
+    wide = op.Transpose(op.CastLike(columns.matrix(op), b.g), perm=[0, 2, 1])
+    across = op.MatMul(x, op.Unsqueeze(wide, [1]))
+    return op.MatMul(op.Unsqueeze(op.CastLike(rows.matrix(op), b.g), [1]), across)
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def _mean(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
     return op.typed(op.MatMul(lines, op.Reshape(wide, vector(op, 0, 1, -1, op.dim(b.x, 3)))), b.x)
 
 
-def _largest(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
+def _largest(b: Backward, rows: _Points, columns: _Points) -> Gradients:
     """The largest weighted element around any point of a cell, not the largest point: so the operator is defined."""
     op, g = b.op, b.g
     cells = b.attr("output_height", 1) * b.attr("output_width", 1)
@@ -113,15 +131,21 @@ def _largest(b: Backward, rows: _Points, columns: _Points) -> ir.Value:
     x = op.Reshape(turned, [0, -1])  # (channels, elements of all images)
     values = op.Where(terms("And", above, left), op.Mul(op.Gather(x, index, axis=1), weight), -np.inf)
     best = op.ArgMax(values, axis=3, keepdims=0)  # (channels, boxes, cells)
+    arriving = op.Transpose(op.Reshape(g, [0, 0, -1]), perm=[1, 0, 2])
+    gboxes = None
+    if b.wants(1):
+        chosen = op.Squeeze(op.GatherElements(values, op.Unsqueeze(best, [3]), axis=3), [3])
+        gboxes = _through_boxes(b, chosen, arriving)
+    if not b.wants(0):
+        return None, gboxes
     lines = op.Reshape(_range(op, op.Mul(op.dim(b.input(1), 0), cells)), [-1, cells])
     best = op.Add(op.Mul(lines, op.dim(weight, 2)), best)  # among the terms of all cells
-    updates = op.Transpose(op.Reshape(g, [0, 0, -1]), perm=[1, 0, 2])
-    updates = op.Mul(updates, op.Gather(op.Reshape(weight, [-1]), best))
+    updates = op.Mul(arriving, op.Gather(op.Reshape(weight, [-1]), best))
     where = op.Gather(op.Reshape(index, [-1]), best)
     gx = op.ScatterElements(
         op.zeros_like(x), op.Reshape(where, [0, -1]), op.Reshape(updates, [0, -1]), axis=1, reduction="add"
     )
-    return op.Transpose(op.reshape_like(gx, turned), perm=[1, 0, 2, 3])
+    return op.Transpose(op.reshape_like(gx, turned), perm=[1, 0, 2, 3]), gboxes
 
 
 @RULES.rule("MaxRoiPool")
