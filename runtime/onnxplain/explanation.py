@@ -42,4 +42,6 @@ class Explanation:
     """Per input (n,): the map's estimated relative L2 error, nan where unknown; None where maps are exact."""
     warnings: list[str] = field(default_factory=list)
     extras: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """What a method gives besides, (n, ...): ``layer_map`` of Grad-CAM at the layer's resolution."""
+    """What a method gives besides, (n, ...). CAMs: ``layer_map`` at the layer's resolution; ``mask/INPUT`` (n, height,
+    width) of zeros and ones; ``boxes/INPUT`` (n, most, 5) of its components, largest first: top, left, bottom, right
+    (exclusive) and places, nan where a row has fewer; ``maps`` (n, maps, ...) where asked for."""

@@ -45,7 +45,7 @@ def explanation(
         model_digest=manifest.digest,
         provider=provider,
         versions=versions(),
-        extras={name: _stacked([each.extras[name] for each in maps]) for name in maps[0].extras},
+        extras={name: _padded([each.extras[name] for each in maps]) for name in maps[0].extras},
     )
 
 
@@ -53,14 +53,27 @@ def _stacked(maps: Sequence[Any]) -> Any:
     return np.stack(maps).astype(np.float32)
 
 
+def _padded(lists: Sequence[Any]) -> Any:
+    """Rows with fewer entries than others (boxes) are filled up with nan."""
+    longest = max(len(each) for each in lists)
+    return _stacked(
+        [
+            np.pad(each, [(0, longest - len(each)), *[(0, 0)] * (each.ndim - 1)], constant_values=np.nan)
+            for each in lists
+        ]
+    )
+
+
 def _total(reduced: Reduced) -> float:
     return float(sum(np.sum(each, dtype=np.float64) for each in reduced.attributions.values()))
 
 
 def _plain(value: Any) -> Any:
-    """Baselines that are arrays are named by their shape: the caller has them."""
+    """Baselines that are arrays are named by their shape: the caller has them. Indices are few."""
     if isinstance(value, dict):
         return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype == np.int64 and value.ndim < 3:
+        return value.tolist()
     if isinstance(value, (np.ndarray, list, tuple)):
         return f"array {list(np.shape(value))}"
     return value.item() if isinstance(value, np.generic) else value

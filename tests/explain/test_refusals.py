@@ -31,7 +31,7 @@ from tests.explain.reference import X
         (BadRequest, "none of the inputs", {"method": "integrated_gradients", "baseline": {"y": 0.0}}),
         (BadRequest, "finite", {"method": "smoothgrad", "noise_scale": float("nan")}),
         (BadRequest, "the least is 2", {"method": "smoothgrad", "n_samples": 1}),
-        (BadRequest, "nearest: smoothgrad|available: deconvnet", {"method": "smoothgrad", "base": "smoothgrad"}),
+        (BadRequest, "available: cam, deconvnet", {"method": "smoothgrad", "base": "smoothgrad"}),
         (LimitExceeded, "500000000 rows", {"method": "smoothgrad", "base": "integrated_gradients",
                                            "n_steps": 5000, "n_samples": 100_000}),
         (NotFound, "no layer 'Relu_9'; nearest: .*Relu_1", {"method": "grad_cam", "layer": "Relu_9"}),

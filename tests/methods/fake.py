@@ -26,6 +26,7 @@ class FakeEngine:
     x: Mapping[str, Array]
     baseline: Mapping[str, Array] | None = None
     taps: Callable[[Mapping[str, Array]], tuple[Array, Array]] | None = None
+    score: Callable[[Mapping[str, Array]], float] | None = None
     rounds: list[Round] = field(default_factory=list)
 
     @property
@@ -47,7 +48,8 @@ class FakeEngine:
         rows, n = round_.rows, len(round_.rows)
         points, displacements = zip(*(self._point(round_, k) for k in range(n)), strict=True)
         zeros = np.zeros(n)
-        outcome = Outcome(n, zeros, zeros.astype(np.int64))
+        scores = zeros if self.score is None else np.array([self.score(each) for each in points])
+        outcome = Outcome(n, scores, zeros.astype(np.int64))
         if round_.purpose.taps:
             assert self.taps is not None
             (name,) = round_.purpose.taps

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxplain.artifact import Layer, TensorSpec
 from onnxplain.errors import BadRequest, NotFound
-from onnxplain.methods import METHODS, feature_map
+from onnxplain.methods import METHODS, feature_map, upsampling
 from onnxplain.methods.method import Reduced
 from tests.methods import fake
 
@@ -110,7 +110,7 @@ def test_the_default_layer_is_the_last_that_computes_a_map_on_the_path() -> None
 
 
 def test_a_layer_of_another_rank_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"2 spatial axes, no input row has them and channels: x \[7\]"):
+    with pytest.raises(BadRequest, match=r"rows of shape \[4, 3, 5\]: neither feature maps.*rows are x \[7\]"):
         run("grad_cam", np.ones(7), layer="relu1")
     with pytest.raises(NotFound, match="nearest: relu1"):
         run("grad_cam", layer="relu2")
@@ -118,12 +118,12 @@ def test_a_layer_of_another_rank_is_refused() -> None:
 
 def test_channels_last() -> None:
     about = fake.manifest({"x": X})
-    assert feature_map.channels_last(about, TensorSpec("x", "float32", (224, 224, 3)))
-    assert not feature_map.channels_last(about, TensorSpec("x", "float32", (3, 224, 224)))
-    assert feature_map.upsampled(np.ones((2, 2)), (8, 9, 3), True, "bilinear").shape == (8, 9, 1)
+    assert upsampling.channels_last(about, TensorSpec("x", "float32", (224, 224, 3)))
+    assert not upsampling.channels_last(about, TensorSpec("x", "float32", (3, 224, 224)))
+    assert upsampling.upsampled(np.ones((2, 2)), (8, 9, 3), True, "bilinear").shape == (8, 9, 1)
 
 
 def test_a_map_larger_than_the_input_is_reduced_between_centres() -> None:
-    got = feature_map.upsampled(np.arange(8.0)[None], (1, 1, 4), False, "bilinear")
+    got = upsampling.upsampled(np.arange(8.0)[None], (1, 1, 4), False, "bilinear")
     want = torch.nn.functional.interpolate(torch.arange(8.0)[None, None, None], (1, 4), mode="bilinear")
     np.testing.assert_allclose(got, want[0].numpy())

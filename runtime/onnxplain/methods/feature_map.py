@@ -1,15 +1,13 @@
-"""Feature maps: which layer a CAM looks at unless told, and how its map comes to the input's size."""
+"""Which layer's feature maps a CAM looks at where none is named."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from onnxplain.artifact import Layer, Manifest, TensorSpec
 from onnxplain.errors import BadRequest
-from onnxplain.rows import Floats
+from onnxplain.methods.layout import layout
+from onnxplain.methods.upsampling import spaces
 
 MOVES = frozenset(
     [
@@ -19,21 +17,41 @@ MOVES = frozenset(
 )
 """Operators that only pool, move or resize: the feature map is the one before them (VGG's relu5_3, not pool5)."""
 
+CONVOLVES = frozenset(["Conv", "ConvTranspose", "DeformConv"])
 
-def default_layer(manifest: Manifest, output: str, rules: str = "gradient") -> Layer:
+
+def default_layer(manifest: Manifest, output: str, specs: Sequence[TensorSpec] = (), rules: str = "gradient") -> Layer:
     """The last feature map on the path to the output.
 
     That is the last layer with a gradient whose tensor has a channel axis and spatial axes of more than one place, and
-    whose operator computes something (``MOVES`` do not). BadRequest where there is none (a transformer): name one then.
+    whose operator computes something (``MOVES`` do not). In a vision transformer it is what enters the last block's
+    attention (its normalisation, or the sum before it): behind it the class token alone may reach the output.
+    BadRequest where there is none (a language model): name one then. ``specs``: the inputs' rows.
     """
-    on_path = manifest.gradients.get(rules, {})
-    for layer in reversed(manifest.layers):
-        if layer.tensor in on_path and layer.tensor != output and layer.op not in MOVES and _is_map(layer.shape):
-            return layer
-    raise BadRequest(
-        "this model has no feature map with spatial axes on the path from its inputs to"
-        f" {output!r}: name one with layer= (`onnxplain inspect` lists them), or take another method"
-    )
+    path = list(on_path(manifest, output, rules))
+    attention = max((k for k, layer in enumerate(path) if _attends(layer)), default=-1)
+    convolved = any(layer.op in CONVOLVES and _is_map(layer.shape) for layer in path[attention + 1 :])
+    found = None
+    if attention >= 0 and not convolved:
+        found = _last_tokens(path[:attention], manifest, specs)
+    if found is None:
+        found = next((x for x in reversed(path) if x.op not in MOVES and _is_map(x.shape)), None)
+    if found is None:
+        raise BadRequest(
+            "this model has no feature map with spatial axes on the path from its inputs to"
+            f" {output!r}: name one with layer= (`onnxplain inspect` lists them), or take another method"
+        )
+    return found
+
+
+def on_path(manifest: Manifest, output: str, rules: str = "gradient") -> Iterator[Layer]:
+    """The layers with a gradient that are computed before the output, in order."""
+    gradients = manifest.gradients.get(rules, {})
+    for layer in manifest.layers:
+        if layer.tensor == output:
+            return
+        if layer.tensor in gradients:
+            yield layer
 
 
 def _is_map(shape: tuple[int | str | None, ...] | None) -> bool:
@@ -41,45 +59,21 @@ def _is_map(shape: tuple[int | str | None, ...] | None) -> bool:
     return shape is not None and len(shape) >= 4 and any(not isinstance(size, int) or size > 1 for size in shape[2:])
 
 
-def channels_last(manifest: Manifest, spec: TensorSpec) -> bool:
-    """Whether an image input is (height, width, channels): from the preprocessing, else where its few channels are."""
-    if manifest.preprocessing is not None:
-        return manifest.preprocessing.layout == "NHWC"
-    shape = spec.shape
-    return len(shape) == 3 and shape[-1] in (1, 3, 4) and shape[0] not in (1, 3, 4)
+def _attends(layer: Layer) -> bool:
+    """A Softmax over as many places as it has rows: attention of tokens to each other."""
+    shape = layer.shape
+    return layer.op == "Softmax" and shape is not None and len(shape) > 2 and shape[-1] == shape[-2] != 1
 
 
-def at_inputs(map_: Floats, manifest: Manifest, specs: Sequence[TensorSpec], interpolation: str) -> dict[str, Floats]:
-    """A map (space...) at the spatial size of every input that has as many spatial axes (``specs``: of one row).
-
-    Raises BadRequest where there is none.
-    """
-    maps = {}
-    for spec in specs:
-        shape = tuple(int(size) for size in spec.shape if isinstance(size, int))
-        if len(shape) == map_.ndim + 1:
-            maps[spec.name] = upsampled(map_, shape, channels_last(manifest, spec), interpolation)
-    if not maps:
-        rows = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
-        raise BadRequest(
-            f"the layer's map has {map_.ndim} spatial axes, no input row has them and channels: {rows};"
-            " take another layer"
-        )
-    return maps
-
-
-def upsampled(map_: Floats, shape: tuple[int, ...], last: bool, interpolation: str) -> Floats:
-    """A map (space...) at the spatial size of a row of ``shape``, with an axis of one in place of the channels."""
-    space = shape[:-1] if last else shape[1:]
-    for axis, size in enumerate(space):
-        weights = _weights(map_.shape[axis], size, interpolation)
-        map_ = np.moveaxis(np.tensordot(weights, map_, (1, axis)), 0, axis)
-    return map_[..., None] if last else map_[None]
-
-
-def _weights(n: int, size: int, interpolation: str) -> Floats:
-    """(size, n) matrix that resizes one axis: linear between pixel centres (align_corners false), or nearest."""
-    if interpolation == "nearest":
-        return np.eye(n)[[math.floor(k * n / size) for k in range(size)]]
-    at = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
-    return np.maximum(1.0 - np.abs(at[:, None] - np.arange(n)[None]), 0.0)
+def _last_tokens(path: Sequence[Layer], manifest: Manifest, specs: Sequence[TensorSpec]) -> Layer | None:
+    """The last normalisation, or sum of two branches, that is a grid of tokens over an input."""
+    images = list(spaces(manifest, specs).values())
+    for layer in reversed(path):
+        if layer.op != "LayerNormalization" and not (layer.op == "Add" and not layer.initializers):
+            continue
+        sizes = (layer.shape or ())[1:]
+        row = tuple(size for size in sizes if isinstance(size, int))
+        fits = layout(row, images) if row and len(row) == len(sizes) else None
+        if fits is not None and fits.kind != "channels_first":
+            return layer
+    return None

@@ -19,9 +19,10 @@ from onnxplain.rows import Floats, Outcome, Purpose, Round, Rows
 
 @dataclass(frozen=True)
 class Option:
-    """One keyword of a method. ``kind``: int, float, bool, str, choice, layer or array.
+    """One keyword of a method. ``kind``: int, float, bool, str, choice, layer, array or indices.
 
-    An option of kind array takes one of ``choices``, a number, or an array in the model's input space.
+    An option of kind array takes one of ``choices``, a number, or an array in the model's input space. One of kind
+    indices takes whole numbers from 0, or positions of several: it comes to the method as int64 (k,) or (k, axes).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Reduced:
     error: Mapping[str, float] = field(default_factory=dict)
     extras: Mapping[str, Floats] = field(default_factory=dict)
     converged: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 Plan = Generator[Sequence[Round], Sequence[Outcome], Reduced]

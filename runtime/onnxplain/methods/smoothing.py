@@ -25,8 +25,14 @@ BASES = (
     "integrated_gradients",
     "guided_backprop",
     "deconvnet",
+    "cam",
     "grad_cam",
     "guided_grad_cam",
+    "grad_cam_plus_plus",
+    "hires_cam",
+    "layer_cam",
+    "x_grad_cam",
+    "eigen_cam",
 )
 MAX_SAMPLES = 100_000
 AT_ONCE = 16
@@ -55,6 +61,7 @@ class Draw:
     moments: Mapping[str, Moments]
     rows: Rows | None = None
     jumps: Mapping[str, Floats] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 Draws = Generator[Sequence[Round], Sequence[Outcome], list[Draw]]
@@ -80,11 +87,13 @@ def smoothing(name: str, summary: str, paper: str, statistic: Statistic, *, halv
             for tensor, map_ in maps.items():
                 square = _between_halves(statistic, draws, tensor) if halves else _of_mean(ask, draws, tensor)
                 error[tensor] = relative(square, map_)
+            said = dict.fromkeys(text for each in draws for text in each.warnings)
+            reduced = Reduced(maps, error, warnings=tuple(said))
             if reached(ask, error):
-                return Reduced(maps, error)
+                return reduced
             n = _more(ask, error, done)
             if n < 4:
-                return Reduced(maps, error, converged=False)
+                return replace(reduced, converged=False)
 
     return Method(name, summary, plan, ("gradient",), OPTIONS, paper=paper)
 
@@ -114,12 +123,14 @@ def _linear(ask: Ask, linear: Linear, start: int, sizes: Sequence[int]) -> Draws
 
 def _any(ask: Ask, base: Method, start: int, size: int) -> Generator[Sequence[Round], Sequence[Outcome], Draw]:
     noise, parts = float(ask.options["noise_scale"]), dict[str, list[Moments]]()
+    said: dict[str, None] = {}
     for first in range(start, start + size, AT_ONCE):
         samples = range(first, min(first + AT_ONCE, start + size))
         reduced = yield from together([noisy(base.plan(ask), sample, noise) for sample in samples])
+        said |= dict.fromkeys(text for each in reduced for text in each.warnings)
         for tensor in reduced[0].attributions:
             parts.setdefault(tensor, []).append(of_maps([each.attributions[tensor] for each in reduced]))
-    return Draw({tensor: _merged(each) for tensor, each in parts.items()})
+    return Draw({tensor: _merged(each) for tensor, each in parts.items()}, warnings=tuple(said))
 
 
 def _merged(parts: Sequence[Moments]) -> Moments:
@@ -169,7 +180,7 @@ def _more(ask: Ask, error: Mapping[str, float], done: int) -> int:
 
 def _rows_per_sample(ask: Ask) -> int:
     base = _base(ask)
-    return len(base.linear.rows(ask)) if base.linear is not None else len(base.rules)
+    return len(base.linear.rows(ask)) if base.linear is not None else max(len(base.rules), 1)
 
 
 def _base(ask: Ask) -> Method:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxplain.artifact import Manifest, TensorSpec
 from onnxplain.errors import BadRequest
-from onnxplain.methods.feature_map import channels_last
+from onnxplain.methods.upsampling import channels_last
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -19,6 +19,9 @@ SHOWN = 5
 def caveats(manifest: Manifest, chosen: Chosen, answers: Sequence[Answer], work: Work) -> Iterator[str]:
     """Sentences; rows are counted from 0."""
     yield from _of_the_model(manifest, chosen, len(answers))
+    for text in dict.fromkeys(text for each in answers for text in each.reduced.warnings):
+        rows = [k for k, each in enumerate(answers) if text in each.reduced.warnings]
+        yield text if len(rows) == len(answers) else f"{text}, row {_listed(rows)}"
     if work.nonfinite:
         yield f"{work.nonfinite} of {work.n_rows} rows had gradients that are not finite: taken as zero"
     unknown = [k for k, each in enumerate(answers) if not np.all(np.isfinite(list(each.scores.values())))]
