@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.assets import ASSETS, AssetUnavailable
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 # One thread per library in every test process: tests run beside each other, and two thread pools on two cores stall.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run: what fails here fails for whoever looks. No deadlines on a machine that others use too.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
