@@ -35,9 +35,12 @@ class Verdict:
 
 def random_seeds(model: ModelProto, feeds: Feeds, outputs: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Normal cotangents for the outputs, under the names of their inputs in the differentiated model."""
-    rng = np.random.default_rng(seed)
-    values = Reference(model)(feeds, outputs)
-    return {seed_name(name): rng.standard_normal(np.shape(value)) for name, value in values.items()}
+    return cotangents_of(Reference(model)(feeds, outputs), np.random.default_rng(seed))
+
+
+def cotangents_of(values: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Normal numbers in the shape of each value; zero where it is infinite (a masked score)."""
+    return {seed_name(name): np.where(np.isinf(y), 0, rng.standard_normal(np.shape(y))) for name, y in values.items()}
 
 
 def check(
@@ -51,12 +54,11 @@ def check(
 ) -> Verdict:
     """Gradients with respect to ``wrt`` against central differences of ``model``, in float64.
 
-    An input whose point has no derivative is moved a little and tried again.
+    An input whose point has no derivative is moved a little and tried again, with new seeds if that changes a shape.
     """
     onnx.checker.check_model(differentiated, full_check=True)
     rng = np.random.default_rng(1)
     forward, backward = Reference(model), Reference(differentiated)
-    cotangents = {name: seeds[seed_name(name)] for name in outputs}
     point = {name: np.asarray(value, np.float64) if name in wrt else value for name, value in feeds.items()}
     now, then = backward({**point, **seeds}, outputs), forward(point, outputs)
     changed = [
@@ -67,6 +69,10 @@ def check(
     left, wrong, moved = list(wrt), {}, False
     for attempt in range(TRIES):
         at = point if attempt == 0 else jittered(point, left, rng, 0.02)
+        values = forward(at, outputs)
+        if any(np.shape(values[name]) != np.shape(seeds[seed_name(name)]) for name in outputs):
+            seeds = cotangents_of(values, rng)
+        cotangents = {name: seeds[seed_name(name)] for name in outputs}
         found = backward({**at, **seeds}, [gradient_name(rules, name) for name in left])
         kinks = []
         for name in left:

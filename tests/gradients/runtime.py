@@ -42,7 +42,8 @@ def _cast(value: Any, kind: onnx.TypeProto) -> Any:
 def differences_in_onnxruntime(differentiated: ModelProto, feeds: Feeds, names: Sequence[str]) -> dict[str, str]:
     """Outputs that ONNX Runtime computes otherwise than the reference does in float64, with the difference.
 
-    Relative to the output's largest entry: 1e-4 for float32, 2e-2 for float16. Raises NoKernel.
+    Relative to the output's largest entry, at least 0.02 (saturated units and small differences of large terms are left
+    with roundings of numbers of size one): 1e-4 for float32, 2e-2 for float16. Raises NoKernel.
     """
     values = run_onnxruntime(differentiated, feeds, names)
     types = {i.name: i.type for i in differentiated.graph.input}
@@ -55,7 +56,7 @@ def differences_in_onnxruntime(differentiated: ModelProto, feeds: Feeds, names: 
             different[name] = f"shape {a.shape}, not {b.shape}"
             continue
         epsilon = 2e-2 if values[name].dtype == np.float16 else 1e-4
-        largest = np.max(np.abs(b[np.isfinite(b)]), initial=1e-3)
+        largest = np.max(np.abs(b[np.isfinite(b)]), initial=2e-2)
         off = ~np.isclose(a, b, rtol=epsilon, atol=epsilon * largest, equal_nan=True)
         if np.any(off):
             different[name] = (

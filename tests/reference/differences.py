@@ -22,6 +22,10 @@ AGREE = 1e-7
 """How well the central differences of two step sizes agree on smooth functions, relative to the slope's scale."""
 
 
+EPSILON, ROUNDINGS = float(np.finfo(np.float64).eps), 8.0
+"""Every term of sum(seed * y) is off by some roundings, which a difference divides by its step."""
+
+
 @dataclass(frozen=True)
 class Slope:
     """The derivative of sum(seed * y) along a direction of one input; ``noise`` is what rounding makes of it."""
@@ -33,14 +37,21 @@ class Slope:
 def projection(
     function: Function, feeds: Mapping[str, Any], name: str, direction: Array, seeds: Mapping[str, Array]
 ) -> Callable[[float], float]:
-    """t -> sum(seed * y(x + t * direction)), moving one input."""
+    """t -> sum(seed * y(x + t * direction)), moving one input; nan where the shape of y changes on the way."""
 
     def along(t: float) -> float:
         y = function({**feeds, name: feeds[name] + t * direction})
-        with np.errstate(invalid="ignore"):  # infinite outputs make it non-finite, which is for the caller to notice
-            return float(sum(np.sum(seed * y[output]) for output, seed in seeds.items()))
+        if any(np.shape(y[output]) != np.shape(seed) for output, seed in seeds.items()):
+            return np.nan
+        return float(sum(np.sum(_products(seed, y[output])) for output, seed in seeds.items()))
 
     return along
+
+
+def _products(seed: Array, y: Array) -> Array:
+    """seed * y, zero where the seed is: infinite outputs are left out by a zero seed, others are noticed."""
+    with np.errstate(invalid="ignore"):
+        return np.where(seed == 0, 0.0, seed * y)
 
 
 def central(along: Callable[[float], float], step: float = STEP) -> float:
@@ -61,7 +72,8 @@ def slope(
     values = [along(t) for t in (-STEP, -STEP / 2, STEP / 2, STEP)]
     if not np.all(np.isfinite([middle, *values])):
         return None
-    noise = 1e-15 * max(abs(middle), 1.0) / STEP
+    y = function(feeds)
+    noise = ROUNDINGS * EPSILON * float(sum(np.sum(np.abs(_products(s, y[o]))) for o, s in seeds.items())) / STEP
     wide, narrow = (values[3] - values[0]) / (2 * STEP), (values[2] - values[1]) / STEP
     left, right = (middle - values[0]) / STEP, (values[3] - middle) / STEP
     scale = max(abs(narrow), noise, 1e-3)
@@ -91,6 +103,7 @@ def compare(
     """<gradient, direction> against the slope, for random directions.
 
     The error is relative to the gradient's norm, which is the size of <gradient, direction> for a normal direction.
+    What the differences' own rounding explains is none.
     """
     worst = 0.0
     if not np.size(feeds[name]):
@@ -101,8 +114,8 @@ def compare(
         if found is None:
             return Agreement(np.inf, directions, has_derivative=False)
         told = float(np.sum(gradient * direction))
-        scale = max(float(np.linalg.norm(gradient)), abs(found.value), 1e3 * found.noise, 1e-6)
-        worst = max(worst, abs(told - found.value) / scale)
+        scale = max(float(np.linalg.norm(gradient)), abs(found.value), 1e-6)
+        worst = max(worst, (abs(told - found.value) - found.noise) / scale)
         if np.isnan(told):
             worst = np.inf
     return Agreement(worst, directions)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_resize import Resize as OnnxResize
 
+from tests.reference.loops import Loop
+from tests.reference.widened import AffineGrid, CausalConvWithState, DynamicQuantizeLinear, LinearAttention
 from tests.reference.windowed import AveragePool, Conv, ConvTranspose, LpPool, MaxPool, tensor
 
 Array = NDArray[Any]
@@ -131,6 +133,22 @@ class Pad(OpRun):
         return (np.pad(cropped, grow, mode=mode),)  # type: ignore[call-overload]
 
 
+class LpNormalization(OpRun):
+    """onnx's own leaves out the absolute value, which p = 1 needs."""
+
+    def _run(self, x: Array, axis: int = -1, p: int = 2) -> tuple[Array, ...]:
+        norm = np.linalg.norm(x, p, axis, keepdims=True)
+        return (np.where(norm == 0, 0, x / norm),)
+
+
+class Squeeze(OpRun):
+    """onnx's own cannot take scalar axes, which its own definition of AffineGrid has."""
+
+    def _run(self, x: Array, axes: Array | None = None) -> tuple[Array, ...]:
+        given = getattr(self, "axes", None) if axes is None else axes  # an attribute before opset 13
+        return (np.squeeze(x, None if given is None else tuple(int(a) for a in np.atleast_1d(given))),)
+
+
 class GatherElements(OpRun):
     def _run(self, x: Array, indices: Array, axis: int = 0) -> tuple[Array, ...]:
         return (np.ascontiguousarray(x[_along(x, indices, axis)]),)
@@ -177,15 +195,22 @@ KERNELS: tuple[type[OpRun], ...] = (
     LpPool,
     Erf,
     Gelu,
+    AffineGrid,
+    CausalConvWithState,
+    DynamicQuantizeLinear,
+    LinearAttention,
     BatchNormalization,
     LRN,
+    LpNormalization,
     GlobalMaxPool,
     Resize,
     Softmax,
     LogSoftmax,
+    Squeeze,
     Pad,
     GatherElements,
     Scatter,
     ScatterElements,
     ScatterND,
+    Loop,
 )
