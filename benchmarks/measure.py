@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 Seconds = NDArray[np.float64]
 
+REST = 0.1
+"""Seconds before every timed call: thread pools go on spinning for a while after their work, and would slow the next."""
+
 
 def seconds(call: Callable[[], object], repeats: int = 1) -> float:
     """The shorter of ``repeats`` times of one call, after one that is not counted."""
@@ -87,6 +90,7 @@ def machine(packages: Iterable[str] = ("onnxplain", "onnxruntime", "torch", "cap
 
 
 def _timed(call: Callable[[], object]) -> float:
+    time.sleep(REST)
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
