@@ -262,6 +262,32 @@ def test_smooth_grad_cam_plus_plus_is_the_formula(numerator: str, weighting: str
     np.testing.assert_allclose(got * np.mean(e), want, rtol=1e-10, atol=1e-12)
 
 
+def test_a_denominator_that_can_vanish_is_said_and_can_be_held_positive() -> None:
+    """Gradients of 3 and -4 in turn: the mean is positive with more threes, the mean cube negative."""
+    draw = iter([0.0, *([3.0, 3.0, -4.0, 3.0] * 10)])
+
+    def taps(_: float) -> tuple[Array, Array]:
+        return np.ones((K, H, W)), np.full((K, H, W), next(draw))
+
+    cube, square, mean = (81 - 64) / 4, (27 + 16) / 4, 5 / 4
+    assert 2 * square + 15 * cube > 0
+    got = smooth(taps, lambda m: m, n_samples=4, weighting="equal", layer="relu")
+    np.testing.assert_allclose(got.extras["layer_map"], K * 15 * mean**2 / (2 * square + 15 * cube), rtol=1e-12)
+    assert got.warnings == ()
+    draw = iter([0.0, *([3.0, 2.0, -3.5, 2.0] * 10)])
+    got = smooth(taps, lambda m: m, n_samples=4, weighting="equal", relu=False)
+    cube, square, mean = (27 + 16 - 42.875) / 4, (17 + 12.25) / 4, 3.5 / 4
+    np.testing.assert_allclose(got.extras["layer_map"], K * 15 * mean**2 / (2 * square + 15 * cube), rtol=1e-12)
+    draw = iter([0.0, *([3.0, 2.0, -4.5, 2.0] * 10)])
+    got = smooth(taps, lambda m: m, n_samples=4, weighting="equal", relu=False)
+    assert got.extras["layer_map"].max() < 0
+    assert "denominator=positive" in got.warnings[0]
+    draw = iter([0.0, *([3.0, 2.0, -4.5, 2.0] * 10)])
+    got = smooth(taps, lambda m: m, n_samples=4, weighting="equal", denominator="positive")
+    np.testing.assert_allclose(got.extras["layer_map"], K * 15 * (2.5 / 4) ** 2 / (2 * (17 + 20.25) / 4), rtol=1e-12)
+    assert got.warnings == ()
+
+
 def test_without_noise_the_corrected_form_is_grad_cam_plus_plus() -> None:
     got = smooth(lambda m: (A, G), lambda m: 1000.0, noise_scale=0.0, numerator="corrected")
     np.testing.assert_allclose(got.extras["layer_map"], plus_plus(), rtol=1e-12)
@@ -275,7 +301,7 @@ def test_scores_that_overflow_change_nothing_but_the_scale() -> None:
 
 
 def test_smooth_tolerance_and_its_cap() -> None:
-    got = smooth(noisy, lambda m: 30 * m, tolerance=0.02, n_samples=4)
+    got = smooth(noisy, lambda m: m, tolerance=0.02, n_samples=4)
     assert got.converged and got.error["x"] <= 0.02
     stopped = smooth(noisy, lambda m: 30 * m, tolerance=1e-6, max_rows=30)
     assert not stopped.converged

@@ -35,7 +35,8 @@ def write(path: Path, result: Explanation) -> None:
     """Write an .npz, to be read with ``numpy.load``; ``record`` in it is JSON text.
 
     Per input ``attributions/NAME`` and ``error/NAME``; what else the method gives as ``extras/NAME``; ``scores`` and
-    ``converged``; where the method has them ``baseline_scores`` and ``convergence_delta``. Raises OnnxplainError where it cannot be written.
+    ``converged``; where the method has them ``baseline_scores`` and ``convergence_delta``. Raises OnnxplainError where
+    it cannot be written.
     """
     arrays: dict[str, Any] = {f"attributions/{name}": values for name, values in result.attributions.items()}
     arrays |= {f"error/{name}": values for name, values in (result.error or {}).items()}

@@ -3,6 +3,8 @@
 With ``D_p`` the mean over the samples of the p-th derivative of ``Y = exp(S)``, by the closed form ``e^S g^p``:
 ``alpha_ij = D_1 / (2 D_2 + sum_ab A_ab D_3)``, ``w_k = sum_ij alpha_ij ReLU(D_1)``, ``ReLU(sum_k w_k A_k)``.
 ``numerator="corrected"`` has D_2 above, which is Grad-CAM++'s own: without noise the two are then the same map.
+Where samples disagree D_3 can be negative though D_1 is not, and the denominator vanish, which it cannot in Grad-CAM++:
+the result says so, and ``denominator="positive"`` takes a negative D_3 for zero.
 Samples weigh ``e^S``, which here is ``exp(S - max S)`` over their sum: that scales the map and does not overflow.
 ``weighting="equal"`` leaves it out, as other implementations do: another estimate, of less variance. The activations
 are those of the clean input.
@@ -11,9 +13,8 @@ are those of the clean input.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,13 @@ OWN = (
         "paper",
         "above in alpha: the mean first derivative, as printed, or the second, as in Grad-CAM++",
         choices=("paper", "corrected"),
+    ),
+    Option(
+        "denominator",
+        "choice",
+        "paper",
+        "below in alpha: as printed, or with negative third derivatives as zero, so that it cannot vanish",
+        choices=("paper", "positive"),
     ),
     Option(
         "weighting",
@@ -90,18 +98,42 @@ class Means:
         return self.weight**2 / self.weight2
 
 
-def shares(activations: Floats, means: Means, numerator: str) -> Floats:
-    """``w_k A_k``."""
+@dataclass(frozen=True)
+class Alpha:
+    """The fraction by its parts, each (maps, places)."""
+
+    above: Floats
+    below: Floats
+    positive: Floats
+    """ReLU(D_1): what alpha is multiplied with."""
+    least: Floats
+    """What the denominator is where the third derivative is zero."""
+
+    @property
+    def n_poles(self) -> int:
+        """Places that count and whose denominator is near zero or below."""
+        return int(np.count_nonzero((self.positive > 0) & (self.below < self.least / 2)))
+
+
+def alpha(ask: Ask, activations: Floats, means: Means) -> Alpha:
+    """From the samples' means."""
     first, second, third = (each / means.weight for each in means.sums)
+    if ask.options["denominator"] == "positive":
+        third = np.maximum(third, 0.0)
     below = 2.0 * second + activations.sum(axis=1, keepdims=True) * third
     positive = np.maximum(first, 0.0)
-    above = positive if numerator == "paper" else second
+    return Alpha(positive if ask.options["numerator"] == "paper" else second, below, positive, 2.0 * second)
+
+
+def shares(activations: Floats, parts: Alpha) -> Floats:
+    """``w_k A_k``."""
+    above, below, positive = parts.above, parts.below, parts.positive
     weights: Floats = (ratio(above, below) * positive).sum(axis=1, keepdims=True)
     return weights * activations
 
 
 def plan(ask: Ask) -> Plan:
-    """The clean input, then noisy rows; their error is half the distance between what two halves of them give."""
+    """The clean input, then noisy rows; their error is known from what two halves of them give."""
     (outcome,) = yield [round_(ask)]
     view, activations, _ = taken(ask, outcome)
     halves, done, n = (Means(), Means()), 0, int(ask.options["n_samples"])
@@ -110,9 +142,15 @@ def plan(ask: Ask) -> Plan:
         yield from _drawn(ask, view, halves, range(done, done + n))
         done += n
         all_ = halves[0].merged(halves[1])
-        reduced = finished(ask, view, shares(activations, all_, ask.options["numerator"]))
+        parts = alpha(ask, activations, all_)
+        reduced = finished(ask, view, shares(activations, parts))
         error = _error(ask, view, activations, halves, reduced.attributions)
         said = warnings(ask, [activations])
+        if parts.n_poles:
+            where = (
+                "at some places of the layer, where samples disagree, the denominator of alpha is near zero or negative"
+            )
+            said = (*said, f"{where}: the map and its error cannot be relied on; take denominator=positive")
         if all_.effective < done / 4:
             few = f"weighted by e to the score, {done} samples say as much as {all_.effective:.1f}"
             said = (*said, f"{few}: take a larger n_samples, or weighting=equal")
@@ -137,11 +175,25 @@ def _drawn(
             halves[(start + k) % 2].add(0.0 if equal else float(outcome.scores[k]), view.take(gradients[k]))
 
 
-def _error(ask: Ask, view: View, activations: Floats, halves: Sequence[Means], maps: Any) -> dict[str, float]:
+def _error(
+    ask: Ask, view: View, activations: Floats, halves: Sequence[Means], maps: Mapping[str, Floats]
+) -> dict[str, float]:
+    """Half the distance between two halves for the spread; for the bias what their mean is off the whole.
+
+    ReLU(D_1) lets noise around zero through at every place, and the sum over places does not average it out: a bias
+    that falls as 1/n where derivatives are far from zero and as 1/sqrt(n) where they are not. With the exponent between
+    the two, 3/4, going from n/2 to n shows 2^(3/4) - 1 of it.
+    """
     first, second = (
-        finished(ask, view, shares(activations, each, ask.options["numerator"])).attributions for each in halves
+        finished(ask, view, shares(activations, alpha(ask, activations, each))).attributions for each in halves
     )
-    return {name: relative(norm2(first[name] - second[name]) / 4, map_) for name, map_ in maps.items()}
+    return {
+        name: relative(
+            norm2(first[name] - second[name]) / 4 + norm2((first[name] + second[name]) / 2 - map_) / (2**0.75 - 1) ** 2,
+            map_,
+        )
+        for name, map_ in maps.items()
+    }
 
 
 METHOD = Method(
