@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Seconds = NDArray[np.float64]
 
 REST = 0.1
-"""Seconds before every timed call: thread pools go on spinning for a while after their work, and would slow the next."""
+"""Seconds before every timed call: thread pools spin for a while after their work, and would slow the next one."""
 
 
 def seconds(call: Callable[[], object], repeats: int = 1) -> float:
