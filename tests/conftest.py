@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # One thread per library in every test process: tests run beside each other, and two thread pools on two cores stall.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples in every run: what fails here fails for whoever looks. No deadlines: others use the machine too.
+# The same examples in every run: what fails here fails for whoever looks. No deadlines on a machine that is shared.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
