@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnxplain_convert.grad.backward import Backward, Gradients
 from onnxplain_convert.grad.ruleset import RuleSet
+from onnxplain_convert.graph.emitter import Emitter
 from onnxplain_convert.graph.shapes import const_array, dims, static_dims
 
 RULES = RuleSet("movement")
@@ -160,12 +161,19 @@ def pad(b: Backward) -> Gradients:
         gvalue = b.op.Sub(total, b.op.ReduceSum(gx, keepdims=0)) if b.has(2) and b.wants(2) else None
         return gx, None, gvalue
     rank = len(dims(b.x) or ())
-    listed = const_array(axes) if axes is not None else np.arange(rank)
-    assert listed is not None, "Pad with axes known only at run time. This is a bug."
-    g = b.g
+    g, pads, listed = b.g, b.input(1), np.arange(rank) if axes is None else const_array(axes)
+    if listed is None:
+        assert axes is not None
+        pads, listed = _on_all_axes(b.op, pads, axes, rank), np.arange(rank)
     for k, axis in enumerate(int(a) % rank for a in listed):
-        g = _unpad(b, g, k, axis, len(listed), mode)
+        g = _unpad(b, g, axis, b.op.Gather(pads, b.op.ints(k, k + len(listed))), mode)
     return g, None, None
+
+
+def _on_all_axes(op: Emitter, pads: ir.Value, axes: ir.Value, rank: int) -> ir.Value:
+    """The pads of axes that are known only when this runs, as pads of every axis."""
+    begin = op.Mod(op.Cast(axes, to=ir.DataType.INT64), rank)
+    return op.ScatterElements(np.zeros(2 * rank, np.int64), op.Concat(begin, op.Add(begin, rank), axis=0), pads, axis=0)
 
 
 def _cropped(b: Backward, axes: ir.Value | None) -> ir.Value:
@@ -190,12 +198,11 @@ def _cropped(b: Backward, axes: ir.Value | None) -> ir.Value:
     return op.Pad(g, op.Max(op.Neg(b.input(1)), zero), None, axes)
 
 
-def _unpad(b: Backward, g: ir.Value, k: int, axis: int, count: int, mode: str) -> ir.Value:
+def _unpad(b: Backward, g: ir.Value, axis: int, pads: ir.Value, mode: str) -> ir.Value:
     """One axis: pad the positions in the same mode, and add every element of g to the position it was copied from."""
     op = b.op
     scalar = op.Reshape(op.dim(b.x, axis), op.const(np.zeros(0, np.int64)))
     positions = op.Range(op.const(np.int64(0)), scalar, op.const(np.int64(1)))
-    pads = op.Gather(b.input(1), op.ints(k, k + count))
     source = op.Pad(op.Cast(positions, to=int(ir.DataType.FLOAT)), pads, mode=mode)
     source = op.Cast(source, to=int(ir.DataType.INT64))
     rank = len(dims(b.x) or ())
