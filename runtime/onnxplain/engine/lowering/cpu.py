@@ -8,7 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxplain.engine.emit import PREFIX, Emit
 from onnxplain.engine.lowering import convolution, gate
 
-REWRITES = {"ConvTranspose": convolution.as_conv, "Where": gate.as_product}
+REWRITES = {"ConvTranspose": convolution.as_conv, "Slice": convolution.as_conv, "Where": gate.as_product}
 """Operator -> rewrite: returns what takes the place of a node's output, or None to leave the node as it is."""
 
 
