@@ -44,4 +44,4 @@ class Explanation:
     extras: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """What a method gives besides, (n, ...). CAMs: ``layer_map`` at the layer's resolution; ``mask/INPUT`` (n, height,
     width) of zeros and ones; ``boxes/INPUT`` (n, most, 5) of its components, largest first: top, left, bottom, right
-    (exclusive) and places, nan where a row has fewer; ``maps`` (n, maps, ...) where asked for."""
+    (exclusive) and places, zeros where a row has fewer; ``maps`` (n, maps, ...) where asked for."""

@@ -54,14 +54,9 @@ def _stacked(maps: Sequence[Any]) -> Any:
 
 
 def _padded(lists: Sequence[Any]) -> Any:
-    """Rows with fewer entries than others (boxes) are filled up with nan."""
+    """Rows with fewer entries than others (boxes) are filled up with zeros."""
     longest = max(len(each) for each in lists)
-    return _stacked(
-        [
-            np.pad(each, [(0, longest - len(each)), *[(0, 0)] * (each.ndim - 1)], constant_values=np.nan)
-            for each in lists
-        ]
-    )
+    return _stacked([np.pad(each, [(0, longest - len(each)), *[(0, 0)] * (each.ndim - 1)]) for each in lists])
 
 
 def _total(reduced: Reduced) -> float:

@@ -41,6 +41,17 @@ def test_picture_in_overlay_and_raw_result_out(net: Path, photo: Path, tmp_path:
         assert json.loads(image.text["onnxplain"])["method"] == "integrated_gradients"  # type: ignore[attr-defined]
 
 
+def test_chosen_parts_of_a_layer_and_what_a_method_gives_besides(net: Path, photo: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "r.npz"
+    run("explain", net, photo, "-m", "hires_cam", "--maps", "0,2", "--neurons", "1:2", "--no-relu", "--save", raw, *HOW)
+    with np.load(raw) as saved:
+        assert np.flatnonzero(saved["extras/layer_map"]).tolist() in ([], [saved["extras/layer_map"].shape[2] + 2])
+        assert saved["extras/mask/x"].shape == (1, 16, 16)
+        assert saved["extras/boxes/x"].shape[2] == 5
+        options = json.loads(str(saved["record"]))["options"]
+    assert options["maps"] == [0, 2] and options["neurons"] == [[1, 2]] and options["relu"] is False
+
+
 def test_a_guess_is_said_and_a_manifest_needs_none(net: Path, photo: Path, tmp_path: Path) -> None:
     guessed = run("explain", net, photo)
     assert "warning: the model does not say how a picture becomes its input 'x'" in guessed.stderr

@@ -58,6 +58,25 @@ def test_shares_and_map_are_the_formulas(cnn: Model, method: str, layer: str) ->
     assert e.warnings == []
 
 
+def test_the_closed_form_is_the_second_and_third_derivative_of_exp_of_the_score(cnn: Model) -> None:
+    """Equation 10 with derivatives by PyTorch, one element of the layer after the other, in float64."""
+    x, layer = torch.from_numpy(X[:1]), "r1"
+    w, f = {name: value.double() for name, value in reference.weights(models.CNN).items()}, torch.nn.functional
+    a = features(x, layer)[0].requires_grad_()
+    last = f.relu(f.conv2d(f.max_pool2d(a, 2), w["w2"], w["b2"], padding=1))
+    score = (last.mean(dim=(2, 3)) @ w["w3"].T + w["b3"])[0, 2]
+    (first,) = torch.autograd.grad(score.exp(), a, create_graph=True)
+    weights = torch.zeros(8, dtype=torch.float64)
+    for k, i, j in torch.nonzero(first[0].detach() > 0).tolist():
+        (second,) = torch.autograd.grad(first[0, k, i, j], a, create_graph=True)
+        (third,) = torch.autograd.grad(second[0, k, i, j], a, retain_graph=True)
+        below = 2 * second[0, k, i, j] + a[0, k].sum() * third[0, k, i, j]
+        weights[k] += (second[0, k, i, j] / below * first[0, k, i, j]).detach()
+    want = (weights[:, None, None] * a[0].detach()).sum(dim=0).relu() / score.detach().exp()
+    e = cnn.explain(X[:1], "grad_cam_plus_plus", target=2, layer=layer)
+    np.testing.assert_allclose(e.extras["layer_map"][0], want.numpy(), atol=F32, rtol=1e-5)
+
+
 def test_cam_has_the_last_layers_weights(cnn: Model) -> None:
     """Closed form: sum_k w_k A_k with the weights read from the file; Grad-CAM is 1/30 of it, on 6 x 5 places."""
     w, (a, _) = reference.weights(models.CNN), features(torch.from_numpy(X), "r2")
@@ -166,13 +185,24 @@ def test_boxes_of_rows_with_fewer_are_filled_up(cnn: Model) -> None:
     e = cnn.explain(X, "layer_cam", target=2, layer="r1", threshold=0.5)
     mask, boxes = e.extras["mask/x"], e.extras["boxes/x"]
     assert mask.shape == (3, 12, 10) and boxes.shape[0] == 3 and boxes.shape[2] == 5
-    counts = [int(np.isfinite(row[:, 0]).sum()) for row in boxes]
+    counts = [int(np.count_nonzero(row[:, 4])) for row in boxes]
     assert max(counts) == boxes.shape[1] and min(counts) >= 1
     for k, row in enumerate(boxes):
         found = row[: counts[k]]
-        assert np.isnan(row[counts[k] :]).all() and (np.diff(found[:, 4]) <= 0).all()
+        assert not row[counts[k] :].any() and (np.diff(found[:, 4]) <= 0).all()
         assert found[:, 4].sum() == mask[k].sum()
         np.testing.assert_array_equal(mask[k] > 0, e.attributions["x"][k, 0] > 0.5 * e.attributions["x"][k].max())
+
+
+def test_a_language_models_tokens(loaded: Loaded) -> None:
+    """A layer of (tokens, features): a map over the tokens, by the formula."""
+    model, w = loaded(models.TEXT), reference.weights(models.TEXT)
+    ids, mask = np.array([[3, 7, 7, 1, 9]]), np.ones((1, 5), np.int64)
+    hidden = torch.tanh(w["table"][torch.from_numpy(ids)] @ w["w1"])
+    layer = next(each.name for each in model.manifest.layers if each.tensor == "t")
+    e = model.explain({"ids": ids, "mask": mask}, "grad_cam", target=1, layer=layer, relu=False)
+    np.testing.assert_allclose(e.extras["layer_map"], (hidden @ w["w2"][:, 1]).numpy(), atol=F32)
+    np.testing.assert_allclose(e.attributions["ids"][..., 0], e.extras["layer_map"], atol=F32)
 
 
 # --- vision transformers ---

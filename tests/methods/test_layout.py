@@ -28,6 +28,7 @@ PICTURE = (224, 224)
         ((241, 64), (384, 640), "tokens", (12, 20), 1),
         ((1 + 9 * 16, 64), (150, 260), "tokens", (9, 16), 1),  # patches of 16: the rest of the picture is left out
         ((64, 50), (100,), "channels_first", (50,), 0),
+        ((100, 64), (100,), "channels_last", (100,), 0),
     ],
 )
 def test_auto(shape: tuple[int, ...], image: tuple[int, ...], kind: str, space: tuple[int, ...], prefix: int) -> None:

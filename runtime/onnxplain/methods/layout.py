@@ -46,13 +46,18 @@ def layout(
     """Of a layer whose row has ``shape``, in a model whose inputs have the spatial sizes ``images``; None: none fits.
 
     With as many spatial axes as an input the channels are first, unless only the other reading keeps the picture's
-    proportions and the operator leaves it open (Swin's (7, 7, 768) of a square picture). Two axes under a picture of
+    proportions and the operator leaves it open (Swin's (7, 7, 768) of a square picture; a language model's (tokens,
+    features) of as many tokens). Two axes under a picture of
     two are tokens on a grid of its proportions, after none, one, two or five others.
     """
     for image in images:
         if len(shape) == len(image) + 1 and kind in ("auto", "channels_first", "channels_last"):
             first, last = shape[1:], shape[:-1]
-            other = op not in CHANNELS_FIRST and _stretch(last, image) < 1.05 and _stretch(first, image) > 1.1
+            other = op not in CHANNELS_FIRST and (
+                last == image != first
+                if len(image) == 1
+                else _stretch(last, image) < 1.05 and _stretch(first, image) > 1.1
+            )
             if kind == "channels_last" or (kind == "auto" and other):
                 return Layout("channels_last", last)
             return Layout("channels_first", first)

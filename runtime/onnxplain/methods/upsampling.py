@@ -13,7 +13,12 @@ from onnxplain.rows import Floats
 
 
 def channels_last(manifest: Manifest, spec: TensorSpec) -> bool:
-    """Whether an image input is (height, width, channels): from the preprocessing, else where its few channels are."""
+    """Whether an image input is (height, width, channels): from the preprocessing, else where its few channels are.
+
+    Embedded tokens are (tokens, features).
+    """
+    if len(spec.shape) == 2:
+        return manifest.stands_for.get(spec.name, spec.name) != spec.name
     if manifest.preprocessing is not None:
         return manifest.preprocessing.layout == "NHWC"
     shape = spec.shape
