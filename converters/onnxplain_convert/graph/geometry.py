@@ -4,7 +4,7 @@ run time is emitted, the rest is plain numbers."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -73,6 +73,17 @@ class Windows:
     def without_padding(self) -> Windows:
         """The same windows over a tensor that is padded already."""
         return Windows(self.kernel, self.strides, self.dilations, (0,) * self.rank, (0,) * self.rank)
+
+    def cut(self, sizes: Sequence[Dim], counts: Sequence[Dim]) -> Windows:
+        """The same windows, a single one no larger than what it covers: some networks pool over 2560 of 7 elements."""
+        if self.begin is None or self.end is None:
+            return self
+        kernel, strides, end = list(self.kernel), list(self.strides), list(self.end)
+        axes = zip(sizes, counts, self.dilations, self.begin, strict=True)
+        for axis, (size, count, dilation, before) in enumerate(axes):
+            if count == 1 and dilation == 1 and before == 0 and isinstance(size, int) and kernel[axis] > size > 0:
+                kernel[axis], strides[axis], end[axis] = size, size, 0
+        return replace(self, kernel=tuple(kernel), strides=tuple(strides), end=tuple(end))
 
     @property
     def rank(self) -> int:

@@ -88,7 +88,9 @@ def spread(op: Emitter, g: ir.Value, windows: Windows, like: ir.Value) -> ir.Val
     Where windows tile the tensor, each value is repeated; with stride 1 it is sum-pooling again; else a transposed
     convolution with ones, channel by channel.
     """
-    n, kernel = windows.rank, list(windows.kernel)
+    n = windows.rank
+    windows = windows.cut(spatial(like, n), spatial(g, n))
+    kernel = list(windows.kernel)
     rests = windows.rest(spatial(like, n), spatial(g, n))
     if windows.tile and all(rest is not None and rest >= 0 for rest in rests):
         scales = op.const(np.array([1, 1, *kernel], np.float32))
