@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,36 @@ def test_grad_cam_in_float64(module: nn.Module, in_float64: Model) -> None:
     assert off(explanation.extras["layer_map"], expected[:, 0].numpy()) < 1e-6
     large = captum.attr.LayerAttribution.interpolate(expected, (224, 224), "bilinear").numpy()
     assert off(explanation.attributions["x"], large) < 1e-6
+
+
+CAMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "grad_cam_plus_plus": lambda a, g: (
+        torch.where(g > 0, g**3 / (2 * g**2 + g**3 * a.sum((2, 3), keepdim=True)), 0).sum((2, 3), keepdim=True) * a
+    ),
+    "hires_cam": lambda a, g: g * a,
+    "layer_cam": lambda a, g: g.relu() * a,
+    "x_grad_cam": lambda a, g: (g * a).sum((2, 3), keepdim=True) / a.sum((2, 3), keepdim=True) * a,
+}
+"""The share of every feature map by its paper; Captum has none of these."""
+
+
+def test_the_cam_family_in_float64(module: nn.Module, in_float64: Model) -> None:
+    """The same layer with PyTorch's activations and gradients."""
+    pictures = photographs(3)
+    seen: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, __: Any, result: torch.Tensor) -> torch.Tensor:
+        seen.append(result.detach().requires_grad_())
+        return seen[0] * 1  # what follows works in place
+
+    hook = module._bn1.register_forward_hook(keep)
+    scores = module(pictures)[range(3), CLASSES]
+    hook.remove()
+    (gradients,) = torch.autograd.grad(scores.sum(), seen)
+    layer = [layer for layer in in_float64.manifest.layers if layer.op == "Conv"][-1]
+    for method, shares in CAMS.items():
+        explanation = in_float64.explain(pictures.numpy(), method, CLASSES, layer=layer.name, relu=False)
+        assert off(explanation.extras["layer_map"], shares(seen[0], gradients).sum(1).detach().numpy()) < 1e-6, method
 
 
 def test_integrated_gradients_in_onnxruntime(
