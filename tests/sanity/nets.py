@@ -6,6 +6,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxplain.artifact import Artifact
+from onnxplain.sanity.specimens import Specimen
 from onnxplain_convert import convert
 from tests import models
 
@@ -48,3 +49,27 @@ def artifact(text: str, seed: int = 0) -> Artifact:
         if tensor.name == "variance":
             tensor.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(tensor)) + 0.5, tensor.name))
     return convert(proto)
+
+
+DIGITS = f"""{models.HEADER} digits (float[N, 1, 28, 28] x) => (float[N, 5] z)
+<float[8, 1, 5, 5] w1, float[8] b1, float[8, 8, 3, 3] w2, float[8] b2, float[392, 5] w3, float[5] b3> {{
+    c1 = Conv <pads = [2, 2, 2, 2]> (x, w1, b1)
+    r1 = Relu(c1)
+    m1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r1)
+    c2 = Conv <pads = [1, 1, 1, 1]> (m1, w2, b2)
+    r2 = Relu(c2)
+    m2 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (r2)
+    v = Flatten(m2)
+    z = Gemm (v, w3, b3)
+}}"""
+
+
+def blobs(n: int, seed: int = 0) -> list[Specimen]:
+    """Soft discs on black, (1, 1, 28, 28): most of every picture is the baseline, as in MNIST."""
+    rng, found = np.random.default_rng(seed), []
+    y, x = np.mgrid[:28, :28]
+    for k in range(n):
+        row, column = rng.uniform(8, 20, 2)
+        disc = np.clip(1.3 - np.hypot(y - row, x - column) / rng.uniform(3, 7), 0, 1)
+        found.append(Specimen(f"disc {k}", {"x": disc[None, None].astype(np.float32)}))
+    return found
