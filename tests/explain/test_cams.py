@@ -164,6 +164,9 @@ def test_chosen_maps_and_neurons(cnn: Model) -> None:
         ({"maps": -1}, "give whole numbers from 0"),
         ({"maps": [0.5]}, "give whole numbers from 0"),
         ({"maps": "1,b"}, "give whole numbers from 0"),
+        ({"maps": np.array([2**63], np.uint64)}, "give whole numbers from 0"),
+        ({"maps": True}, "give whole numbers from 0"),
+        ({"maps": {}}, "give whole numbers from 0"),
         ({"maps": []}, "give whole numbers from 0"),
         ({"neurons": [(0, 5)]}, r"neurons=\[\[0, 5\]\].*6 x 5"),
         ({"neurons": [(0, 1), 2]}, "or positions"),
@@ -179,6 +182,12 @@ def test_wrong_options_are_one_clear_error(cnn: Model, options: dict[str, Any], 
         return
     with pytest.raises(BadRequest, match=match):
         cnn.explain(X, "grad_cam", **options)
+
+
+def test_activations_that_are_not_finite_have_no_components(cnn: Model) -> None:
+    with pytest.raises(BadRequest, match="not finite"):
+        cnn.explain(np.full_like(X[:1], np.nan), "eigen_cam", target=0, check_finite=False)
+    assert cnn.explain(np.full_like(X[:1], np.nan), "grad_cam_plus_plus", target=0, check_finite=False).warnings
 
 
 def test_boxes_of_rows_with_fewer_are_filled_up(cnn: Model) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxplain.methods.activation_map import NEEDS, OPTIONS, finished, round_, threshold, view_of
+from onnxplain.errors import BadRequest
+from onnxplain.methods.activation_map import NEEDS, OPTIONS, finished, layer_of, round_, threshold, view_of
 from onnxplain.methods.method import Ask, Method, Plan
 from onnxplain.rows import Floats
 
@@ -24,7 +25,10 @@ def plan(ask: Ask) -> Plan:
     (outcome,) = yield [round_(ask, gradients=False)]
     ((_, values),) = outcome.taps.items()
     view = view_of(ask, values.shape[1:])
-    return finished(ask, view, shares(view.take(values[0])))
+    activations = view.take(values[0])
+    if not np.isfinite(activations).all():
+        raise BadRequest(f"layer {layer_of(ask).name!r} has activations that are not finite: they have no components")
+    return finished(ask, view, shares(activations))
 
 
 METHOD = Method(

@@ -19,6 +19,9 @@ from onnxplain.methods.method import Method, Option
 SEED_BITS = 53
 """Drawn seeds fit every reader of JSON."""
 
+MOST = 2**31
+"""No axis is longer: what is above it would not be an int64 where it came as a uint64."""
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -120,7 +123,7 @@ def _indices(where: str, value: Any) -> NDArray[np.int64]:
         array = np.atleast_1d(np.asarray(value))
     except ValueError:
         raise BadRequest(wanted) from None
-    if array.dtype.kind not in "iu" or array.ndim > 2 or not array.size or array.min() < 0:
+    if array.dtype.kind not in "iu" or array.ndim > 2 or not array.size or array.min() < 0 or array.max() > MOST:
         raise BadRequest(wanted)
     return array.astype(np.int64)
 
