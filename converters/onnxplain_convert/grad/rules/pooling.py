@@ -133,17 +133,21 @@ def _per_element(b: Backward, windows: Windows) -> ir.Value:
     with_pad = bool(b.attr("count_include_pad", 0))
     if not beyond and (with_pad or not windows.padded):
         return b.op.Div(b.g, full)
-    return b.op.Div(b.g, _counts(b, windows, rests if beyond else [0] * n, with_pad))
+    return b.op.typed(b.op.Div(b.g, _counts(b, windows, rests if beyond else [0] * n, with_pad)), b.y)
 
 
 def _counts(b: Backward, windows: Windows, rests: list[int | None], with_pad: bool) -> ir.Value:
     """How many elements each window counts: ones convolved with ones, which is folded where the sizes are known."""
     op, n = b.op, windows.rank
-    size = sizes_of(op, b.x, n)
+    size, sizes = sizes_of(op, b.x, n), spatial(b.x, n)
+    if with_pad and windows.begin is not None and windows.end is not None:
+        more = [p + q for p, q in zip(windows.begin, windows.end, strict=True)]
+        size = op.Add(size, op.ints(*more))
+        sizes = tuple(s + m if isinstance(s, int) else s for s, m in zip(sizes, more, strict=True))
+        windows = windows.without_padding()
+    whole, windows = windows.kernel, windows.cut(sizes, spatial(b.y, n))
+    rests = [rest if k == w else 0 for rest, k, w in zip(rests, windows.kernel, whole, strict=True)]
     begin, end = windows.begin or (0,) * n, windows.end or (0,) * n
-    if with_pad:
-        size = op.Add(size, op.ints(*(p + q for p, q in zip(begin, end, strict=True))))
-        begin = end = (0,) * n
     inside = op.CastLike(op.ConstantOfShape(vector(op, 1, 1, size), value=_ONE), b.g)
     if windows.begin is None:
         inside = padded(op, inside, *windows.runtime_padding(op, b.x))
