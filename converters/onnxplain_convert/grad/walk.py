@@ -114,7 +114,8 @@ class _Walk:
             with self.op.scope(gradient_name(self.rules.name, f"{value.name}/sum")):
                 for other in rest:
                     first = self.op.plus(first, other)
-            self.done[value] = first
+                # one that was reduced away comes back only now: a sum with another broadcasts by itself
+                self.done[value] = first if is_sequence(value) else self.op.expand_like(first, value)
         return self.done.get(value)
 
     def backward(self, node: ir.Node, gs: tuple[ir.Value | None, ...]) -> Iterator[tuple[ir.Value, ir.Value]]:
@@ -171,21 +172,22 @@ class _Walk:
         )
 
     def fit(self, b: Backward, where: str, g: ir.Value, x: ir.Value) -> ir.Value:
-        """A contribution in its input's shape and type: here a wrong rule is caught."""
+        """A contribution in its input's type, of a shape that broadcasts to its input's: here a wrong rule is caught."""
         if is_sequence(x):
             return g
         g = self.op.sum_to(g, x)
         have, want = dims(g), dims(x)
         wrong = have is not None and want is not None and len(have) != len(want)
         wrong = wrong or any(
-            isinstance(h, int) and isinstance(w, int) and h != w for h, w in zip(have or (), want or (), strict=False)
+            isinstance(h, int) and isinstance(w, int) and h not in (1, w)
+            for h, w in zip(have or (), want or (), strict=False)
         )
         if (g.dtype != x.dtype and is_float(x)) or wrong:
             raise TypeError(
                 f"the rule of {b.node.op_type} {b.node.name!r} gave {where} a gradient of {g.dtype} {have} "
                 f"for a tensor of {x.dtype} {want}. This is a bug in the rule."
             )
-        return self.op.typed(g, x)
+        return g
 
 
 def _name_gradients(

@@ -225,6 +225,8 @@ class Emitter:
     def expand_like(self, x: ir.Value, like: ir.Value) -> ir.Value:
         """``x``, which broadcasts to the shape of ``like``, expanded to it."""
         want, have = dims(like), dims(x)
+        if self._alike.get(x) is like:
+            return x
         if want is not None and have is not None and len(have) <= len(want):
             padded: Dims = (1,) * (len(want) - len(have)) + have
             if all(same(h, w) for h, w in zip(padded, want, strict=True)) and len(have) == len(want):
@@ -233,6 +235,14 @@ class Emitter:
                 target = [1 if same(h, w) and not isinstance(w, int) else w for h, w in zip(padded, want, strict=True)]
                 return self.typed(self.emit("Expand", x, np.asarray(target, np.int64)), like)
         return self.typed(self.emit("Expand", x, self.shape(like)), like)
+
+    def spread(self, x: ir.Value, like: ir.Value) -> ir.Value:
+        """``x`` as it is where it is known to broadcast to the shape of ``like``, else expanded to it now."""
+        have, want = dims(x), dims(like)
+        if have is None or want is None or len(have) != len(want):
+            return self.expand_like(x, like)
+        fits = all(h == 1 or same(h, w) for h, w in zip(have, want, strict=True))
+        return x if fits else self.expand_like(x, like)
 
     def each(self, build: Callable[[Emitter, Sequence[ir.Value]], ir.Value], *sequences: ir.Value) -> ir.Value:
         """A sequence of what ``build`` makes of the tensors at the same place in each of ``sequences``."""
@@ -262,7 +272,10 @@ class Emitter:
         return self.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, like.dtype.numpy()), name="value"))
 
     def sum_to(self, g: ir.Value, like: ir.Value) -> ir.Value:
-        """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``."""
+        """Undo broadcasting: ``g`` summed to the shape of ``like``, which broadcast to the shape of ``g``.
+
+        Where ``g`` is itself smaller it stays so: it broadcasts to the shape of ``like``.
+        """
         have, want = dims(g), dims(like)
         if self._alike.get(g) is like:
             return g
@@ -286,7 +299,7 @@ class Emitter:
         if axes:
             g = self.emit("ReduceSum", g, self.ints(*axes), keepdims=1)
         if any(h == 1 and w != 1 for h, w in zip(have[lead:], want, strict=True)):
-            return self.expand_like(g, like)
+            return g
         return self.typed(g, like)
 
     def _sum_to_dynamic(self, g: ir.Value, like: ir.Value) -> ir.Value:

@@ -68,7 +68,7 @@ def average_pool(b: Backward) -> ir.Value:
 
 @RULES.rule("GlobalAveragePool")
 def global_average_pool(b: Backward) -> ir.Value:
-    return b.op.expand_like(b.op.Div(b.g, _spatial_size(b)), b.x)
+    return b.op.spread(b.op.Div(b.g, _spatial_size(b)), b.x)
 
 
 @RULES.rule("LpPool")

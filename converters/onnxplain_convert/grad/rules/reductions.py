@@ -13,7 +13,7 @@ RULES = RuleSet("reductions")
 
 @RULES.rule("ReduceSum")
 def reduce_sum(b: Backward) -> ir.Value:
-    return b.op.expand_like(_kept(b, b.g), b.x)
+    return b.op.spread(_kept(b, b.g), b.x)
 
 
 @RULES.rule("ReduceMean")
@@ -26,7 +26,7 @@ def reduce_mean(b: Backward) -> ir.Value:
         count = b.op.const(float(_product(x) // max(_product(y), 1)), b.g.dtype)
     else:
         count = b.op.Cast(b.op.Div(b.op.Size(b.x), b.op.Size(b.y)), to=b.g.dtype)
-    return b.op.expand_like(_kept(b, b.op.Div(b.g, count)), b.x)
+    return b.op.spread(_kept(b, b.op.Div(b.g, count)), b.x)
 
 
 @RULES.rule("ReduceMax", "ReduceMin")
@@ -71,7 +71,7 @@ def reduce_sum_square(b: Backward) -> ir.Value:
 @RULES.rule("ReduceLogSum")
 def reduce_log_sum(b: Backward) -> ir.Value:
     total = b.op.ReduceSum(b.x, *_axes(b), keepdims=1, noop_with_empty_axes=_noop(b))
-    return b.op.expand_like(b.op.Div(_kept(b, b.g), total), b.x)
+    return b.op.spread(b.op.Div(_kept(b, b.g), total), b.x)
 
 
 @RULES.rule("ReduceLogSumExp")
