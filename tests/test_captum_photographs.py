@@ -112,7 +112,7 @@ def test_the_cam_family_in_float64(module: nn.Module, in_float64: Model) -> None
         seen.append(result.detach().requires_grad_())
         return seen[0] * 1  # what follows works in place
 
-    hook = module._bn1.register_forward_hook(keep)
+    hook = module.get_submodule("_bn1").register_forward_hook(keep)
     scores = module(pictures)[range(3), CLASSES]
     hook.remove()
     (gradients,) = torch.autograd.grad(scores.sum(), seen)

@@ -880,7 +880,7 @@ class Option(_message.Message):
     MAXIMUM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     kind: _builtins.str
-    """int, float, bool, str, choice, layer or array."""
+    """int, float, bool, str, choice, layer, array, or indices (whole numbers, or positions of several)."""
     help: _builtins.str
     minimum: _builtins.float
     maximum: _builtins.float
