@@ -172,7 +172,7 @@ class _Walk:
         )
 
     def fit(self, b: Backward, where: str, g: ir.Value, x: ir.Value) -> ir.Value:
-        """A contribution in its input's type, of a shape that broadcasts to the input's: a wrong rule is caught here."""
+        """A contribution of its input's type and a shape that broadcasts to its own: here a wrong rule is caught."""
         if is_sequence(x):
             return g
         g = self.op.sum_to(g, x)
