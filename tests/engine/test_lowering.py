@@ -5,28 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxplain.engine.lowering import cpu, lower
-from onnxplain.engine.session import open_session
 from tests.engine.artifacts import Array
+from tests.engine.graphs import operators, parsed, run
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
-
-
-def run(model: ir.Model, feeds: dict[str, Array]) -> Array:
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
-    session = open_session(proto.SerializeToString(), {}, "cpu", threads=1)
-    return np.asarray(session.run(feeds, ["out"])["out"])
-
-
-def operators(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
 
 
 def transposed(
@@ -182,7 +170,7 @@ def gate(
         gated = Where(open, gg, zero)
         out = Add(gated, y)
     }}"""
-    return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), strict_mode=True))
+    return parsed(text)
 
 
 RELU = "y = Relu(x) open = Greater(y, zero)"

@@ -6,9 +6,18 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnxplain.engine.emit import PREFIX, Emit
-from onnxplain.engine.lowering import convolution, gate
+from onnxplain.engine.lowering import convolution, gate, images
 
-REWRITES = {"ConvTranspose": convolution.as_conv, "Slice": convolution.as_conv, "Where": gate.as_product}
+REWRITES = {
+    "ConvTranspose": convolution.as_conv,
+    "Slice": convolution.as_conv,
+    "Where": gate.as_product,
+    "Sub": images.complement,
+    "Add": images.added,
+    "Mul": images.multiplied,
+    "ReduceMean": images.mean,
+    "ReduceSum": images.mean,
+}
 """Operator -> rewrite: returns what takes the place of a node's output, or None to leave the node as it is."""
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxplain.engine.emit import Emit
+from onnxplain.engine.lowering.constants import number
 
 STEEP = 3e38
 NEAR = 2.0**-100
@@ -34,7 +35,7 @@ CEILINGS = (1e-3, 1e6)
 def as_product(op: Emit, node: ir.Node) -> ir.Value | None:
     """The output of ``node``, a gate on images in float32, as a product. None where it is another Where."""
     condition, gradient, otherwise = node.inputs
-    if condition is None or gradient is None or _constant(otherwise) != 0:
+    if condition is None or gradient is None or number(otherwise) != 0:
         return None
     found, source = _gate(condition), gradient.producer()
     if found is None or source is None or source.op_type not in BLOCKED:
@@ -71,23 +72,17 @@ def _gate(condition: ir.Value) -> tuple[ir.Value, float | None] | None:
     if node.op_type == "Greater":
         y, threshold = node.inputs
         relu = None if y is None else y.producer()
-        if y is not None and relu is not None and relu.op_type == "Relu" and _constant(threshold) == 0:
+        if y is not None and relu is not None and relu.op_type == "Relu" and number(threshold) == 0:
             return y, None
         return None
     sides = {v.producer().op_type: v.producer() for v in node.inputs if v is not None and v.producer() is not None}  # type: ignore[union-attr]
     above, below = sides.get("Greater"), sides.get("Less")
     if node.op_type != "And" or above is None or below is None or above.inputs[0] is not below.inputs[0]:
         return None
-    x, floor, ceiling = above.inputs[0], _constant(above.inputs[1]), _constant(below.inputs[1])
+    x, floor, ceiling = above.inputs[0], number(above.inputs[1]), number(below.inputs[1])
     if x is None or floor != 0 or ceiling is None or not CEILINGS[0] <= ceiling <= CEILINGS[1]:
         return None
     for user, position in x.uses():
-        if user.op_type == "Clip" and position == 0 and [_constant(v) for v in user.inputs[1:]] == [floor, ceiling]:
+        if user.op_type == "Clip" and position == 0 and [number(v) for v in user.inputs[1:]] == [floor, ceiling]:
             return user.outputs[0], ceiling
     return None
-
-
-def _constant(value: ir.Value | None) -> float | None:
-    """The number that a value always is. None where it is not one number, known."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return float(tensor.numpy().item()) if tensor is not None and tensor.size == 1 else None
