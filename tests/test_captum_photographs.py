@@ -86,7 +86,8 @@ def test_grad_cam_in_float64(module: nn.Module, in_float64: Model) -> None:
     pictures = photographs(3)
     layer = [layer for layer in in_float64.manifest.layers if layer.op == "Conv"][-1]
     explanation = in_float64.explain(pictures.numpy(), "grad_cam", CLASSES, layer=layer.name, relu=False)
-    expected = captum.attr.LayerGradCam(module, module._bn1).attribute(pictures, CLASSES).detach()
+    cam: Any = captum.attr.LayerGradCam(module, module.get_submodule("_bn1")).attribute(pictures, CLASSES)
+    expected = cam.detach()
     assert off(explanation.extras["layer_map"], expected[:, 0].numpy()) < 1e-6
     large = captum.attr.LayerAttribution.interpolate(expected, (224, 224), "bilinear").numpy()
     assert off(explanation.attributions["x"], large) < 1e-6
