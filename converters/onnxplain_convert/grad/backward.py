@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
+from onnxplain.errors import Unsupported
 from onnxplain_convert.graph.emitter import Emitter
-from onnxplain_convert.graph.shapes import is_float
+from onnxplain_convert.graph.shapes import dims, is_float
 
 READS_CODES = frozenset({
     "Cast", "CastLike", "DequantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul",
@@ -89,6 +90,16 @@ class Backward:
             return default
         value = attribute.value
         return list(value) if isinstance(value, tuple) else value
+
+    def rank(self, value: ir.Value) -> int:
+        """How many axes a value has. Raises Unsupported where that is not known."""
+        shape = dims(value)
+        if shape is None:
+            raise Unsupported(
+                f"{self.node.op_type} {self.node.name!r} (opset {self.opset}): rank of {value.name!r} not known: "
+                "give the model's inputs shapes (symbolic axes will do), so that shape inference can find it."
+            )
+        return len(shape)
 
     def vjp(self, *, g: ir.Value | None = None, inputs: Sequence[ir.Value | None] | None = None) -> Gradients:
         """The standard rule of this node: for another arriving gradient, or emitted again on other inputs."""

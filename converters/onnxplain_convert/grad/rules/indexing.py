@@ -17,7 +17,7 @@ RULES = RuleSet("indexing")
 @RULES.rule("Gather")
 def gather(b: Backward) -> ir.Value:
     """One constant index: zero padding. Else a scatter-add along the axis, brought to the front."""
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     axis, indices = b.attr("axis", 0) % rank, b.input(1)
     index, size = const_array(indices), (dims(b.x) or ())[axis]
     if index is not None and index.size == 1 and index.ndim <= 1 and isinstance(size, int):
@@ -25,7 +25,7 @@ def gather(b: Backward) -> ir.Value:
         pads[axis] = int(index.ravel()[0]) % size
         pads[rank + axis] = size - 1 - pads[axis]
         return b.op.Pad(b.g if index.ndim else b.op.Unsqueeze(b.g, [axis]), pads)
-    index_rank = len(dims(indices) or ())
+    index_rank = b.rank(indices)
     g_rank = rank - 1 + index_rank
     front = list(range(axis, axis + index_rank))
     perm = front + [i for i in range(g_rank) if i not in front]
@@ -51,7 +51,7 @@ def gather_nd(b: Backward) -> ir.Value | None:
 def _gather_nd_batched(b: Backward, batch: int) -> ir.Value:
     """Indices completed by the position of their batch: then it is a GatherND without batch axes."""
     op, indices = b.op, b.input(1)
-    rank = len(dims(indices) or ())
+    rank = b.rank(indices)
     columns = []
     for axis in range(batch):
         scalar = op.Reshape(op.dim(indices, axis), op.const(np.zeros(0, np.int64)))
@@ -132,7 +132,7 @@ def compress(b: Backward) -> ir.Value:
     if axis is None:
         flat = op.ScatterND(op.zeros_like(op.Reshape(b.x, [-1])), op.Unsqueeze(kept, [1]), b.g)
         return op.reshape_like(flat, b.x)
-    return _put_along(b, op.Unsqueeze(kept, [1]), axis % len(dims(b.x) or ()))
+    return _put_along(b, op.Unsqueeze(kept, [1]), axis % b.rank(b.x))
 
 
 @RULES.rule("ReverseSequence")
@@ -159,12 +159,12 @@ def unique(b: Backward) -> ir.Value:
     if axis is None:
         flat = op.ScatterND(op.zeros_like(op.Reshape(b.x, [-1])), op.Unsqueeze(first, [1]), b.g)
         return op.reshape_like(flat, b.x)
-    return _put_along(b, op.Unsqueeze(first, [1]), axis % len(dims(b.x) or ()))
+    return _put_along(b, op.Unsqueeze(first, [1]), axis % b.rank(b.x))
 
 
 def _put_along(b: Backward, places: ir.Value, axis: int) -> ir.Value:
     """Slices of g along an axis at their places, zeros elsewhere."""
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     front = [axis, *(i for i in range(rank) if i != axis)]
     zeros, g = b.op.Transpose(b.op.zeros_like(b.x), perm=front), b.op.Transpose(b.g, perm=front)
     return b.op.Transpose(b.op.ScatterND(zeros, places, g), perm=[int(i) for i in np.argsort(front)])

@@ -41,7 +41,7 @@ def matmul(b: Backward) -> Gradients:
     x, w, g = b.input(0), b.input(1), b.g
     if dims(x) is None or dims(w) is None:  # matrices, or this fails when it runs
         return b.op.Einsum(g, w, equation="...ik,...jk->...ij"), b.op.Einsum(x, g, equation="...ji,...jk->...ik")
-    x_rank, w_rank = _rank(b, x), _rank(b, w)
+    x_rank, w_rank = b.rank(x), b.rank(w)
     if x_rank == 1:
         x = b.op.Unsqueeze(x, [0])
         g = b.op.Unsqueeze(g, [-1] if w_rank == 1 else [-2])
@@ -56,16 +56,6 @@ def matmul(b: Backward) -> Gradients:
         gw = b.op.MatMul(_transposed(b, x), g)
         gw = b.op.Squeeze(gw, [-1]) if w_rank == 1 else gw
     return gx, gw
-
-
-def _rank(b: Backward, value: ir.Value) -> int:
-    shape = dims(value)
-    if shape is None:
-        raise Unsupported(
-            f"{b.node.op_type} {b.node.name!r}: the rank of {value.name!r} is not known. Give the inputs shapes "
-            "(symbolic axes will do), so that shape inference can find it."
-        )
-    return len(shape)
 
 
 def _transposed(b: Backward, value: ir.Value) -> ir.Value:
@@ -92,7 +82,7 @@ def _equation(b: Backward) -> tuple[list[str], str]:
     if not arrow:  # implicit: the letters that stand once, in alphabetical order, behind the ellipsis
         letters = [c for c in left if c.isalpha()]
         result = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    widths = [_rank(b, b.input(i)) - len(t.replace("...", "")) if "..." in t else 0 for i, t in enumerate(terms)]
+    widths = [b.rank(b.input(i)) - len(t.replace("...", "")) if "..." in t else 0 for i, t in enumerate(terms)]
     dots = "".join([c for c in ascii_letters if c not in left][: max(widths)])
     terms = [t.replace("...", dots[len(dots) - w :]) for t, w in zip(terms, widths, strict=True)]
     return terms, result.replace("...", dots)

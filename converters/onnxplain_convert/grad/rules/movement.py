@@ -43,7 +43,7 @@ def expand(b: Backward) -> ir.Value:
 @RULES.rule("Tile")
 def tile(b: Backward) -> ir.Value:
     """As (repeat, axis) pairs of axes, the repeats summed."""
-    rank, repeats, shape = len(dims(b.x) or ()), const_array(b.input(1)), static_dims(b.x)
+    rank, repeats, shape = b.rank(b.x), const_array(b.input(1)), static_dims(b.x)
     if repeats is not None and shape is not None:
         pairs: ir.Value = b.op.ints(*(int(n) for pair in zip(repeats, shape, strict=True) for n in pair))
     else:
@@ -144,7 +144,7 @@ def _unslice(b: Backward, g: ir.Value, k: int, axis: int) -> ir.Value:
     count = op.Shape(taken)
     places = op.Range(op.const(np.int64(0)), op.Reshape(count, op.const(np.zeros(0, np.int64))), op.const(np.int64(1)))
     inverse = op.ScatterElements(op.Expand(count, size), taken, places, axis=0)
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     tail = [0] * (2 * rank)
     tail[rank + axis] = 1
     return op.Gather(op.Pad(g, tail), inverse, axis=axis)
@@ -160,7 +160,7 @@ def pad(b: Backward) -> Gradients:
         total = b.op.ReduceSum(b.g, keepdims=0)
         gvalue = b.op.Sub(total, b.op.ReduceSum(gx, keepdims=0)) if b.has(2) and b.wants(2) else None
         return gx, None, gvalue
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     g, pads, listed = b.g, b.input(1), np.arange(rank) if axes is None else const_array(axes)
     if listed is None:
         assert axes is not None
@@ -205,7 +205,7 @@ def _unpad(b: Backward, g: ir.Value, axis: int, pads: ir.Value, mode: str) -> ir
     positions = op.Range(op.const(np.int64(0)), scalar, op.const(np.int64(1)))
     source = op.Pad(op.Cast(positions, to=int(ir.DataType.FLOAT)), pads, mode=mode)
     source = op.Cast(source, to=int(ir.DataType.INT64))
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     perm = [axis, *(i for i in range(rank) if i != axis)]
     moved = op.Transpose(g, perm=perm) if axis else g
     shape = op.Concat(op.dim(b.x, axis), op.Slice(op.Shape(moved), [1], [rank]), axis=0) if rank > 1 else op.dim(b.x, 0)

@@ -119,14 +119,14 @@ def _codes(b: Backward, index: int, zero: int, vector: int | None = None) -> ir.
 def _aligned(b: Backward, index: int, vector: int | None) -> ir.Value:
     """A parameter that may be one per row (``vector`` 1) or per column (0) of a matrix."""
     value = b.input(index)
-    if vector == 1 and len(dims(value) or ()) == 1 and static_dims(value) != (1,):
+    if vector == 1 and b.rank(value) == 1 and static_dims(value) != (1,):
         return b.op.Unsqueeze(value, [1])
     return value
 
 
 def _per_filter(b: Backward, index: int) -> ir.Value:
     """A parameter of the weight, which may be one per output channel, in the weight's rank."""
-    value, rank = b.input(index), len(dims(b.input(3)) or ())
+    value, rank = b.input(index), b.rank(b.input(3))
     return b.op.Reshape(value, [-1] + [1] * (rank - 1)) if dims(value) not in ((), (1,)) else value
 
 
@@ -137,7 +137,7 @@ def _attributes(b: Backward) -> dict[str, object]:
 def _per_element(b: Backward, index: int, x: ir.Value) -> ir.Value:
     """A scale or zero point so that it broadcasts with ``x``: one in all, one per ``axis``, or one per block on it."""
     op, value, shape = b.op, b.input(index), dims(x) or ()
-    rank = len(dims(value) or ())
+    rank = b.rank(value)
     if rank == 0 or static_dims(value) == (1,):
         return value
     axis = b.attr("axis", 1) % len(shape)
@@ -160,7 +160,7 @@ def _repeated(op: Emitter, value: ir.Value, axis: int, size: int, x: ir.Value) -
 def _gathered(b: Backward, weighted: ir.Value, scale: ir.Value) -> ir.Value:
     """What arrives at every element, summed to the shape of the scale."""
     op, shape = b.op, dims(b.x) or ()
-    rank = len(dims(scale) or ())
+    rank = b.rank(scale)
     if rank == 0 or static_dims(scale) == (1,):
         return op.reshape_like(op.ReduceSum(weighted, keepdims=0), scale)
     axis = b.attr("axis", 1) % len(shape)

@@ -53,7 +53,7 @@ def resize(b: Backward) -> ir.Value:
             return g
         window = {"kernel_shape": factors, "strides": factors}
         return op.typed(op.Mul(op.AveragePool(g, **window), float(prod(factors))), b.x)
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     for axis in reversed(axes):
         matrix = _matrix(b, axis)
         if axis.index == rank - 1:
@@ -101,7 +101,7 @@ def _factor(have: Dim, want: Dim) -> float | None:
 
 def _repeats(b: Backward, axes: list[_Axis]) -> list[int] | None:
     """How often each spatial element is repeated, where repeating is all that the node does."""
-    rank = len(dims(b.x) or ())
+    rank = b.rank(b.x)
     coordinates = b.attr("coordinate_transformation_mode", "half_pixel")
     rounding = b.attr("nearest_mode", "round_prefer_floor")
     if b.attr("mode", "nearest") != "nearest" or (coordinates, rounding) not in _REPEATS or not 3 <= rank <= 5:
@@ -142,7 +142,7 @@ def _matrix(b: Backward, axis: _Axis) -> ir.Value:
 
 def _matrix_keeping_aspect(b: Backward, axis: _Axis, eye: ir.Value, attributes: dict[str, Any]) -> ir.Value:
     """The tightest axis sets the scale of all: the identity is spread over the others, and one line of them taken."""
-    op, named = b.op, b.attr("axes") or range(len(dims(b.x) or ()))
+    op, named = b.op, b.attr("axes") or range(b.rank(b.x))
     first = max(1, 4 - len(named))  # cubic interpolation wants four axes
     here = [first + place for place in range(len(named))]
     others = [a for a in here if a != first + axis.place]

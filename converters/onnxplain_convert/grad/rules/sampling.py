@@ -24,7 +24,7 @@ def grid_sample(b: Backward) -> Gradients:
     At a kink (a place on an element, a border met) the derivative is PyTorch's; nearest has none in the grid.
     """
     op, grid, mode = b.op, b.input(1), b.attr("mode", "linear").removeprefix("bi")
-    rank, align = len(dims(b.x) or ()) - 2, bool(b.attr("align_corners", 0))
+    rank, align = b.rank(b.x) - 2, bool(b.attr("align_corners", 0))
     rows = reshaped(op, grid, 0, -1, rank)
     around, scales = [], []
     for axis in range(rank):  # the last axis stands first in the grid
