@@ -5,11 +5,14 @@ Untouched random networks are nearly constant: batch normalisation is calibrated
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnx import ModelProto
 from torch import nn
@@ -142,6 +145,8 @@ def network(name: str) -> Network:
 
 def enlivened(module: nn.Module, x: torch.Tensor) -> nn.Module:
     for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.eps = float(np.float32(part.eps))  # an ONNX file has no room for more digits
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, std=0.3)
@@ -154,22 +159,36 @@ def enlivened(module: nn.Module, x: torch.Tensor) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def exported(module: nn.Module, x: torch.Tensor, outputs: Sequence[str] = ("y",)) -> ModelProto:
-    """``module`` by PyTorch's exporter at opset 20, its first axis dynamic."""
+def exported(
+    module: nn.Module, x: torch.Tensor, outputs: Sequence[str] = ("y",), *, opset: int = 20, dynamo: bool = True
+) -> ModelProto:
+    """``module`` by PyTorch's exporter, or by its older one, at that opset; its first axis dynamic."""
+    names = {"input_names": ["x"], "output_names": list(outputs)}
+    if not dynamo:
+        return _exported_by_the_older_one(module, x, names, opset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.export warns about its own use of pytrees
         program = torch.onnx.export(
             module,
             (x,),
             dynamo=True,
-            opset_version=20,
-            input_names=["x"],
-            output_names=list(outputs),
+            opset_version=opset,
+            **names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def _exported_by_the_older_one(module: nn.Module, x: torch.Tensor, names: dict[str, Any], opset: int) -> ModelProto:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it is old, and at every Python number that it makes constant
+        torch.onnx.export(
+            module, (x,), file, dynamo=False, opset_version=opset, **names, dynamic_axes={"x": {0: "n"}, "y": {0: "n"}}
+        )
+    return onnx.load_from_string(file.getvalue())
 
 
 def trained(module: nn.Module) -> Network:
