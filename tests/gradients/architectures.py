@@ -203,7 +203,7 @@ class Architecture:
         written = copy.deepcopy(module)
         if not self.dynamo and isinstance(written, Logits):
             # the older exporter has no masked fused attention in float64; spelled out, PyTorch's softmax is in float32
-            written.model.set_attn_implementation("eager")
+            written.model.set_attn_implementation("eager")  # type: ignore[operator]
         return Network(module, exported(written, self.inputs(2), opset=opset, dynamo=self.dynamo))
 
 

@@ -163,7 +163,7 @@ def exported(
     module: nn.Module, x: torch.Tensor, outputs: Sequence[str] = ("y",), *, opset: int = 20, dynamo: bool = True
 ) -> ModelProto:
     """``module`` by PyTorch's exporter, or by its older one, at that opset; its first axis dynamic."""
-    names = {"input_names": ["x"], "output_names": list(outputs)}
+    names: dict[str, Any] = {"input_names": ["x"], "output_names": list(outputs)}
     if not dynamo:
         return _exported_by_the_older_one(module, x, names, opset)
     with warnings.catch_warnings():
@@ -182,7 +182,7 @@ def exported(
 
 
 def _exported_by_the_older_one(module: nn.Module, x: torch.Tensor, names: dict[str, Any], opset: int) -> ModelProto:
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # PyTorch writes into it, whatever its annotation says
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it is old, and at every Python number that it makes constant
         torch.onnx.export(

@@ -9,13 +9,16 @@ from onnx.reference.ops.op_loop import Loop as OnnxLoop
 
 
 class Loop(OnnxLoop):
-    def _run(  # type: ignore[override]
+    body: Any
+    _run_body: Any
+
+    def _run(
         self,
         trips: Any,
         cond: Any,
         *carried: Any,
         context: dict[str, Any] | None = None,
-        body: Any = None,
+        body: Any = None,  # the same as self.body
         attributes: Any = None,
         bindings: Any = None,
     ) -> tuple[Any, ...]:
