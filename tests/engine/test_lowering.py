@@ -82,12 +82,9 @@ def test_convolution_gradients_of_stride_one(data: st.DataObject) -> None:
     dilations = data.draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     reach = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
     pads = [data.draw(st.integers(0, r)) for r in (*reach, *reach)]
-    depthwise = data.draw(st.booleans())
-    c, m = (4, 4) if depthwise else data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    c, m, group = data.draw(st.sampled_from([(4, 4, 4), (32, 32, 8), (32, 64, 2), (3, 4, 1), (1, 1, 1), (2, 1, 1)]))
     size = data.draw(st.tuples(st.integers(9, 11), st.integers(9, 11)))
-    model = transposed(
-        c, m, size, kernel, group=c if depthwise else 1, dilations=dilations, pads=pads, kernel_shape=kernel
-    )
+    model = transposed(c, m, size, kernel, group, dilations=dilations, pads=pads, kernel_shape=kernel)
     same(model, c, size)
     assert "ConvTranspose" not in operators(model)
 
@@ -97,8 +94,7 @@ def test_convolution_gradients_of_stride_one(data: st.DataObject) -> None:
 def test_convolution_gradients_of_larger_strides(data: st.DataObject) -> None:
     strides = data.draw(st.sampled_from([(2, 2), (3, 3), (2, 1), (1, 3), (4, 2)]))
     kernel = data.draw(st.tuples(*(st.integers(s, s + 5) for s in strides)))
-    kind = data.draw(st.sampled_from(["depthwise", "picture", "full"]))
-    c, m = {"depthwise": (18, 18), "picture": (17, 3), "full": (5, 17)}[kind]
+    c, m, group = data.draw(st.sampled_from([(18, 18, 18), (17, 3, 1), (5, 17, 1), (32, 32, 16), (48, 96, 3)]))
     pads = [data.draw(st.integers(0, k - 1)) for k in kernel] * 2
     extra = [data.draw(st.integers(0, s - 1)) for s in strides]
     size = data.draw(st.tuples(st.integers(6, 8), st.integers(6, 8)))
@@ -107,7 +103,7 @@ def test_convolution_gradients_of_larger_strides(data: st.DataObject) -> None:
         m,
         size,
         kernel,
-        group=c if kind == "depthwise" else 1,
+        group,
         strides=strides,
         pads=pads,
         output_padding=extra,
@@ -117,11 +113,13 @@ def test_convolution_gradients_of_larger_strides(data: st.DataObject) -> None:
     same(model, c, size)
 
 
-@pytest.mark.parametrize(("kernel", "kind"), [(3, "depthwise"), (3, "full"), (1, "full"), (7, "picture")])
+@pytest.mark.parametrize(
+    ("kernel", "kind"), [(3, "depthwise"), (3, "full"), (1, "full"), (7, "picture"), (3, "groups"), (1, "groups")]
+)
 @pytest.mark.parametrize("extra", [0, 1])
 def test_strided_gradients_of_usual_networks_have_no_transposed_convolution(kernel: int, kind: str, extra: int) -> None:
-    c, m = {"depthwise": (32, 32), "picture": (32, 3), "full": (32, 48)}[kind]
-    group = c if kind == "depthwise" else 1
+    channels = {"depthwise": (32, 32, 32), "picture": (32, 3, 1), "full": (32, 48, 1), "groups": (32, 32, 4)}
+    c, m, group = channels[kind]
     model = transposed(
         c, m, (7, 6), (kernel, kernel), group, strides=(2, 2), pads=(kernel // 2,) * 4, output_padding=(extra, extra)
     )

@@ -6,8 +6,8 @@ and products with zero. The weight's new order is nodes on the weight, folded at
 
 ONNX Runtime's Conv keeps the blocked layout that ConvTranspose leaves, and has a depthwise kernel that ConvTranspose
 lacks. Measured on one thread (batch 4, milliseconds before -> after): 3x3 of 64 channels at 56x56 22 -> 19, of 256 at
-14x14 19 -> 16; depthwise 3x3 of 96 at 56x56 2.4 -> 1.1, 5x5 of 240 at 28x28 8.2 -> 0.9. Grouped convolutions stay
-(2.7 -> 3.4). What the strides bring, and the layout they pass through, is in ``phases.py``.
+14x14 19 -> 16; depthwise 3x3 of 96 at 56x56 2.4 -> 1.1, 5x5 of 240 at 28x28 8.2 -> 0.9. What the strides
+bring, and the layout they pass through, is in ``phases.py``; which grouped convolutions pay, in ``groups.py``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _flipped(op: Emit, t: Transposed, x: ir.Value) -> ir.Value | None:
     after = [out + r - n - b for out, r, n, b in zip(t.out_size, reach, size, before, strict=True)]
     if min(before + after) < 0:
         return None
-    weight = t.weight if t.depthwise else op("Transpose", t.weight, perm=[1, 0, 2, 3])
+    weight, group = t.exchanged(op)
     for axis, k in enumerate(t.kernel, start=2):
         if k > 1:
             weight = op("Gather", weight, op.ints(*range(k - 1, -1, -1)), axis=axis)
@@ -52,7 +52,7 @@ def _flipped(op: Emit, t: Transposed, x: ir.Value) -> ir.Value | None:
         "Conv",
         x,
         weight,
-        group=t.group,
+        group=group,
         kernel_shape=t.kernel,
         dilations=t.dilations,
         pads=before + after,

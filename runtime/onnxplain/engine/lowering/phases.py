@@ -36,7 +36,7 @@ def spread(op: Emit, t: Transposed) -> ir.Value:
 def interleaved(op: Emit, t: Transposed, *, images: bool) -> ir.Value | None:
     """The result of a full convolution; ``images``: wanted in the blocked layout. None where phases do not give it."""
     size = [-(-out // s) for out, s in zip(t.out_size, t.strides, strict=True)]
-    if t.channels <= PICTURE:
+    if t.channels <= PICTURE and t.group == 1:
         return _picture(op, t, size)
     made = _spread_points(op, t) if max(t.kernel) == 1 else _woven(op, t, size)
     if made is None:
@@ -55,7 +55,8 @@ def _spread_points(op: Emit, t: Transposed) -> ir.Value | None:
     reached = [-(-out // s) for out, s in zip(t.out_size, t.strides, strict=True)]
     if any(t.skip) or reached != list(t.x_size):
         return None
-    y = op("Conv", t.x, op("Transpose", t.weight, perm=[1, 0, 2, 3]), kernel_shape=t.kernel)
+    weight, group = t.exchanged(op)
+    y = op("Conv", t.x, weight, kernel_shape=t.kernel, group=group)
     return _zeros_after(op, y, t.channels, t.x_size, t.strides)
 
 
@@ -64,7 +65,7 @@ def _woven(op: Emit, t: Transposed, size: Sequence[int]) -> ir.Value | None:
     down, across = (_taps(t, axis, size[axis]) for axis in range(2))
     if down is None or across is None:
         return None
-    weight = op("Transpose", t.weight, perm=[1, 0, 2, 3])
+    weight, group = t.exchanged(op)
     (height, width), (rows, columns) = size, t.strides
     lines = []
     for above, below, vertical in down:
@@ -73,7 +74,7 @@ def _woven(op: Emit, t: Transposed, size: Sequence[int]) -> ir.Value | None:
         for left, right, horizontal in across:
             kernel = op("Gather", of_rows, op.ints(*horizontal), axis=3)
             shape = [len(vertical), len(horizontal)]
-            y = op("Conv", t.x, kernel, kernel_shape=shape, pads=[above, left, below, right])
+            y = op("Conv", t.x, kernel, kernel_shape=shape, pads=[above, left, below, right], group=group)
             phases.append(_channels_last(op, y))
         line = op("Concat", *phases, axis=3)
         lines.append(op("Reshape", line, op.ints(0, height, 1, width * columns * t.channels)))

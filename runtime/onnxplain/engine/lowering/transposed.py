@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxplain.engine.emit import Emit
+from onnxplain.engine.lowering.groups import merged, together
+
 _AXES = 2
 
 
@@ -19,7 +22,7 @@ class Transposed:
     x: ir.Value
     weight: ir.Value
     weight_size: tuple[int, ...]
-    """(C, M, K, K), or (C, 1, K, K) where ``depthwise``."""
+    """(C, M, K, K), M per group."""
     group: int
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
@@ -39,11 +42,27 @@ class Transposed:
 
     @property
     def depthwise(self) -> bool:
-        return self.group > 1
+        return self.group == self.weight_size[0] > 1
+
+    def exchanged(self, op: Emit) -> tuple[ir.Value, int]:
+        """The weight with result channels first, (M, C, K, K) with C per group, and the number of groups it is for.
+
+        Only the axes change: the kernel still runs forwards.
+        """
+        c, m, *kernel = self.weight_size
+        if self.depthwise:
+            return self.weight, self.group
+        if self.group == 1:
+            return op("Transpose", self.weight, perm=[1, 0, 2, 3]), 1
+        inner = c // self.group
+        apart = op("Reshape", self.weight, op.ints(self.group, inner, m, *kernel))
+        weight = op("Reshape", op("Transpose", apart, perm=[0, 2, 1, 3, 4]), op.ints(self.channels, inner, *kernel))
+        n = together(self.group, inner, m) or 1
+        return merged(op, weight, n, inner, self.channels), self.group // n
 
     @classmethod
     def of(cls, node: ir.Node) -> Transposed | None:
-        """A ConvTranspose, or the Slice that crops one. None for a bias, unknown sizes, groups of several channels."""
+        """A ConvTranspose, or the Slice that crops one. None for a bias, unknown sizes, unfit groups."""
         start = (0,) * _AXES
         out = node.outputs[0]
         if node.op_type == "Slice":
@@ -60,7 +79,8 @@ class Transposed:
         if "output_shape" in given or given.get_string("auto_pad", "NOTSET") != "NOTSET":
             return None
         group = given.get_int("group", 1)
-        if group > 1 and (group != w_size[0] or w_size[1] != 1):
+        per_group = w_size[0] // group
+        if group > 1 and (per_group, w_size[1]) != (1, 1) and together(group, per_group, w_size[1]) is None:
             return None
         return cls(
             x=x,
