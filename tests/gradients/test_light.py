@@ -39,10 +39,7 @@ def test_gradient_is_the_central_difference(name: str, report: Report) -> None:
     gradient = values[f"gradient/{x}"]
     direction = np.random.default_rng(3).standard_normal(gradient.shape)
     along, told = projection(forward, feeds, x, direction, {y: seed}), np.sum(gradient * direction)
-    for step in STEPS:
-        error = abs(central(along, step) - told) / np.linalg.norm(gradient)
-        if error < TOLERANCE:
-            break
+    error = min(abs(central(along, step) - told) for step in STEPS) / np.linalg.norm(gradient)
     report("gradients of the light networks against differences, float64", f"{error:.1e}  {name}")
     assert np.linalg.norm(gradient) > 0
     assert error < TOLERANCE
