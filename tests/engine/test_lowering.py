@@ -218,6 +218,18 @@ def test_other_gates_stay(model: ir.Model) -> None:
     assert "Where" in operators(model)
 
 
+def test_half_precision_stays() -> None:
+    half = """<ir_version: 10, opset_import: ["": 18]>
+    half (float16[rows, 16, 7, 7] x, float16[16, 16, 3, 3] w) => (float16[rows, 16, 14, 14] out)
+    {
+        y = ConvTranspose <strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]> (x, w)
+        out = Add(y, y)
+    }"""
+    model = parsed(half)
+    lower(model, "cpu")
+    assert operators(model) == ["ConvTranspose", "Add"]
+
+
 def test_cuda_runs_programs_as_they_are() -> None:
     model = transposed(4, 4, (9, 9), (3, 3))
     before = ir.to_proto(model).SerializeToString()

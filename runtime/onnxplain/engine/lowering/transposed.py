@@ -62,7 +62,9 @@ class Transposed:
 
     @classmethod
     def of(cls, node: ir.Node) -> Transposed | None:
-        """A ConvTranspose, or the Slice that crops one. None for a bias, unknown sizes, unfit groups."""
+        """A ConvTranspose, or the Slice that crops one. None for another type than float32, a bias, unknown sizes, or
+        groups that do not fill blocks.
+        """
         start = (0,) * _AXES
         out = node.outputs[0]
         if node.op_type == "Slice":
@@ -74,6 +76,8 @@ class Transposed:
         x, weight, *bias = node.inputs
         x_size, w_size, out_size = sizes(x, _AXES), sizes(weight, 4), sizes(out, _AXES)
         if x is None or weight is None or x_size is None or w_size is None or out_size is None or bias:
+            return None
+        if out.dtype != ir.DataType.FLOAT:
             return None
         given = node.attributes
         if "output_shape" in given or given.get_string("auto_pad", "NOTSET") != "NOTSET":
