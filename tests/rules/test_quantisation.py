@@ -35,6 +35,21 @@ g (float[N,4] x) => (float[N,3] y)
   c = Cast <to = 1> (i)  t = Mul(s, ws)  y = Mul(c, t)
 }"""
 
+PRODUCT = """
+g (float[N,4] x) => (float[N,3] y)
+<float s = {0.05}, uint8 z = {128}, int8[4,3] w = {1,2,3,4,5,6,7,8,9,-10,-11,-12}, float ws = {0.1}, int8 wz = {1},
+ float ys = {0.2}, uint8 yz = {100}> {
+  q = QuantizeLinear(x, s, z)
+  c = QLinearMatMul(q, s, z, w, ws, wz, ys, yz)
+  y = DequantizeLinear(c, ys, yz)
+}"""
+
+DYNAMIC_CONVOLUTION = """
+g (float[N,1,5,5] x) => (float[N,1,3,3] y) <uint8[1,1,3,3] w = {1,2,3,4,5,6,7,8,9}, float ws = {0.1}, uint8 wz = {4}> {
+  q, s, z = DynamicQuantizeLinear(x)  i = ConvInteger(q, w, z, wz)
+  c = Cast <to = 1> (i)  t = Mul(s, ws)  y = Mul(c, t)
+}"""
+
 
 def drawn(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape)
@@ -74,6 +89,27 @@ def test_dynamic_quantisation_is_close_to_the_float_model() -> None:
     assert distance(found.exact["x"], seed @ w.T) < 0.05
     inner = np.argsort(x.ravel())[1:-1]
     assert distance(found.exact["x"].ravel()[inner], (seed @ w.T).ravel()[inner]) < 1e-6
+
+
+def test_integer_product() -> None:
+    x, seed = 3 * drawn(5, 4), drawn(5, 3)
+    found = gradients(model(PRODUCT), {"x": x}, seed, ["x"])
+    t = torch.tensor(x, dtype=torch.float32, requires_grad=True)
+    codes = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9], [-10, -11, -12]])
+    y = torch.fake_quantize_per_tensor_affine(t, 0.05, 128, 0, 255) @ (0.1 * (codes - 1))
+    torch.autograd.backward((torch.fake_quantize_per_tensor_affine(y, 0.2, 100, 0, 255) * torch.tensor(seed)).sum())
+    assert t.grad is not None
+    assert bool((t.grad == 0).any())
+    assert distance(found.rounded["x"], t.grad.numpy()) < ROUNDED
+
+
+def test_dynamic_convolution_is_close_to_the_float_model() -> None:
+    x, seed = drawn(2, 1, 5, 5), drawn(2, 1, 3, 3)
+    found = gradients(model(DYNAMIC_CONVOLUTION), {"x": x}, seed, ["x"])
+    kernel = 0.1 * (torch.arange(1.0, 10.0, dtype=torch.float64).reshape(1, 1, 3, 3) - 4)
+    want = torch.nn.functional.conv_transpose2d(torch.tensor(seed), kernel).numpy()
+    inner = np.argsort(x.ravel())[1:-1]  # the two extreme inputs set the scale
+    assert distance(found.rounded["x"].ravel()[inner], want.ravel()[inner]) < ROUNDED
 
 
 def test_the_walk_names_what_it_passed_straight_through() -> None:

@@ -39,6 +39,13 @@ g (float[2,3] x) => (float[k,l,m] y) {
   y = ConcatFromSequence <axis = 0, new_axis = 1> (v)
 }"""
 
+OPTIONAL = """
+g (float[2,3] x) => (float[2,3] y) {
+  o = Optional (x)
+  e = OptionalGetElement (o)
+  y = Mul (e, x)
+}"""
+
 
 def drawn(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape)
@@ -69,3 +76,9 @@ def test_new_axes_and_one_tensor_twice() -> None:
     found = gradients(model(STACKED), {"x": x}, seed, ["x"])
     assert distance(found.exact["x"], seed.sum(0) * np.cos(x)) < EXACT
     assert distance(found.rounded["x"], seed.sum(0) * np.cos(x)) < ROUNDED
+
+
+def test_an_optional_tensor() -> None:
+    x, seed = drawn(2, 3), drawn(2, 3) + 1
+    found = gradients(model(OPTIONAL), {"x": x}, seed, ["x"], evaluate=False)  # onnx's reference makes it a list
+    assert distance(found.rounded["x"], 2 * x * seed) < ROUNDED
