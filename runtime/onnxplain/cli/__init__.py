@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": "onnxplain.cli.inspect:inspect",
     "explain": "onnxplain.cli.explain:explain",
     "methods": "onnxplain.cli.methods:methods",
+    "audit": "onnxplain.cli.audit:audit",
     "serve": "onnxplain.cli.serve:serve",
     "bench": "onnxplain.cli.bench:bench",
     "demo": "onnxplain.cli.demo:demo",

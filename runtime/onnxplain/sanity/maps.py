@@ -124,3 +124,15 @@ class View:
 
 
 _NAMED = ("zero", "black", "white", "mean", "blur")
+
+
+def pixels(specimen: Specimen) -> Array | None:
+    """(H, W, 3) bytes of a specimen as the model gets it, its smallest value black and its largest white; None where
+    it is no picture of one or three channels."""
+    for array in specimen.arrays.values():
+        row = array[0].astype(np.float64)
+        if row.ndim == 3 and (row.shape[0] in (1, 3) or row.shape[-1] in (1, 3)):
+            row = np.moveaxis(row, 0, -1) if row.shape[0] in (1, 3) else row
+            grey = np.rint((row - row.min()) / (np.ptp(row) or 1.0) * 255).astype(np.uint8)
+            return np.repeat(grey, 3, axis=2) if grey.shape[2] == 1 else grey
+    return None

@@ -12,6 +12,8 @@ import numpy as np
 
 from onnxplain.sanity.bootstrap import Array, Bootstrap, Interval, mean
 
+FEWEST = 5
+"""Draws times images from which an interval is more than the distance of two numbers."""
 SENSITIVE, INSENSITIVE, UNDECIDED = "sensitive", "insensitive", "undecided"
 
 
@@ -60,11 +62,19 @@ def _read(curve: Array, share: Interval, base: Interval, null: str, limit: float
             f"maps that the model has no part in ({null}) are alike by {base.mean:.2f} already:"
             " this measure cannot tell for this method and these images"
         )
-    if curve.shape[1] * curve.shape[2] < 2:
-        return UNDECIDED, "one draw and one image: there is no interval"
-    said = f"keeps {share.mean:.0%} [{share.low:.0%}, {share.high:.0%}] of its similarity above the null"
+    if curve.shape[1] * curve.shape[2] < FEWEST:
+        return UNDECIDED, (
+            f"too few for an interval: draws {curve.shape[1]}, images {curve.shape[2]};"
+            f" their product must be {FEWEST} at least"
+        )
+    said = f"keeps {percent(share.mean)} [{percent(share.low)}, {percent(share.high)}] of its similarity above the null"
     if share.high < limit:
         return SENSITIVE, f"{said}: all of the interval is below {limit:.0%}"
     if share.low > limit:
         return INSENSITIVE, f"{said}: all of the interval is above {limit:.0%}"
     return UNDECIDED, f"{said}: the interval holds {limit:.0%}"
+
+
+def percent(share: float) -> str:
+    """Without a sign on zero; an en dash for what is not defined."""
+    return f"{round(100 * share)}%" if np.isfinite(share) else "–"
