@@ -54,6 +54,17 @@ def test_layers_in_execution_order_with_roles() -> None:
     assert found.unowned == ()
 
 
+def test_a_bias_that_is_added_after_a_product_belongs_to_it() -> None:
+    """A bias moves no gradient: as a level of its own it would count as a map that did not change."""
+    text = f"""{models.HEADER} dense (float[N, 3] x) => (float[N, 2] y)
+    <float[3, 4] w1, float[4] b1, float[4] c, float[4, 2] w2> {{
+        m = MatMul(x, w1)  a = Add(m, b1)  t = Tanh(a)  s = Add(t, c)  y = MatMul(s, w2)
+    }}"""
+    blocks = parameters(artifact(text)).blocks
+    assert [block.names for block in blocks] == [("w1", "b1"), ("c",), ("w2",)]
+    assert len(blocks[0].layers) == 2 and blocks[0].name == blocks[0].layers[0]
+
+
 @pytest.mark.parametrize("draw", [0, 1])
 def test_forward_and_backward_change_together(draw: int) -> None:
     """The gradient of a randomised model against central differences of the same randomised model."""

@@ -7,7 +7,7 @@ through transposes, casts and dequantisation; integer codes are parameters where
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,7 @@ _CODES: dict[str, dict[int, tuple[int | None, int | None]]] = {
     "MatMulInteger": {0: (None, 2), 1: (None, 3)},
 }
 _INTEGER = frozenset(_CODES) - {"DequantizeLinear"}
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "ConvInteger")
 _QUANTISERS = ("DequantizeLinear", "QuantizeLinear")
 
 
@@ -105,7 +106,8 @@ class Parameters:
 
 
 def parameters(artifact: Artifact, output: str | None = None) -> Parameters:
-    """The parameters on the way from the inputs to ``output`` (the default output): one block per layer.
+    """The parameters on the way from the inputs to ``output`` (the default output): one block per layer, a bias that
+    is added after a product with it.
 
     Raises BadModel where there is none, NotFound for an output that the model does not have.
     """
@@ -113,14 +115,18 @@ def parameters(artifact: Artifact, output: str | None = None) -> Parameters:
     target = output or manifest.default_output
     graph = artifact.cut([spec.name for spec in manifest.inputs], [target])
     owned = {layer.name: frozenset(layer.initializers) for layer in manifest.layers}
-    blocks, claimed = [], set[str]()
+    blocks, claimed = list[Block](), set[str]()
     for node in graph:
         if node.name not in owned and node.op_type not in _INTEGER:
             continue
         found = {p.name: p for p in _of_node(node, owned.get(node.name or "", frozenset()))}
         claimed |= found.keys()
-        if found:
-            blocks.append(Block(str(node.name), (str(node.name),), tuple(found.values())))
+        name = str(node.name)
+        if found and blocks and _is_bias_of(node, blocks[-1], found):
+            before = blocks.pop()
+            blocks.append(Block(before.name, (*before.layers, name), (*before.parameters, *found.values())))
+        elif found:
+            blocks.append(Block(name, (name,), tuple(found.values())))
     if not blocks:
         raise BadModel(f"no layer before output {target!r} has a parameter: there is nothing to randomise")
     skipped = {v.name for node in graph for v in _quantisation(node)}
@@ -130,6 +136,13 @@ def parameters(artifact: Artifact, output: str | None = None) -> Parameters:
         if name not in claimed and name not in skipped and _is_float(value) and _size(value) > 1
     ]
     return Parameters(tuple(blocks), tuple(unowned))
+
+
+def _is_bias_of(node: ir.Node, block: Block, found: Mapping[str, Parameter]) -> bool:
+    """A bias added after a product is part of that layer: alone it would be a level at which no gradient changes."""
+    producers = [value.producer() for value in node.inputs if value is not None and not _is_constant(value)]
+    known = [each.name for each in producers if each is not None and each.op_type in _PRODUCTS]
+    return node.op_type == "Add" and known == [block.layers[-1]] and found.keys().isdisjoint(block.names)
 
 
 def _of_node(node: ir.Node, weights: frozenset[str]) -> Iterator[Parameter]:
