@@ -1,5 +1,8 @@
 """More architectures, as networks.py has them: from transformers, and Keras's own as modules of the same layers."""
 
+# pyright: reportCallIssue=false
+# transformers' configurations take num_labels, but do not declare it.
+
 from __future__ import annotations
 
 import copy

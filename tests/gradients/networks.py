@@ -3,6 +3,9 @@
 Untouched random networks are nearly constant: batch normalisation is calibrated, layer scales and heads are drawn.
 """
 
+# pyright: reportCallIssue=false
+# transformers' configurations take num_labels, but do not declare it.
+
 from __future__ import annotations
 
 import io

@@ -12,7 +12,7 @@ class Loop(OnnxLoop):
     body: Any
     _run_body: Any
 
-    def _run(
+    def _run(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         trips: Any,
         cond: Any,
