@@ -29,6 +29,7 @@ from onnxplain_convert.inference_mode import to_inference_mode
 from onnxplain_convert.inferring import forget_inner_shapes, infer, without_weights
 from onnxplain_convert.opset import claim, into_window
 from onnxplain_convert.opset.expand import spell_out_defaults
+from onnxplain_convert.sparse import densified
 
 IR_VERSION = 10
 
@@ -90,7 +91,9 @@ def parse(proto: onnx.ModelProto) -> ir.Model:
     if not proto.opset_import and proto.ir_version >= 3:
         raise BadModel("the model imports no operator set: it was written incompletely, export it again")
     try:
-        model = ir.serde.deserialize_model(proto)
+        model = ir.serde.deserialize_model(densified(proto))
+    except BadModel:
+        raise
     except Exception as error:
         raise BadModel(f"the model cannot be read: {error}") from error
     try:
