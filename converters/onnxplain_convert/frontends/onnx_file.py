@@ -30,7 +30,7 @@ def to_onnx(obj: Any, example: Any = None) -> Source:
     if isinstance(obj, str | Path):
         path = Path(obj)
         proto = read_proto(path)
-        check_external_data(path, links=True)
+        check_external_data(path)
         check_weights(proto)
         model = parse(proto)
         ir.external_data.set_base_dir(model.graph, path.parent)
