@@ -118,9 +118,14 @@ class Partitioned:
 
 
 def is_shape_arithmetic(node: ir.Node) -> bool:
-    """Does it make only small integers: sizes, axes, positions?"""
+    """Does it make only small integers: sizes, axes, positions, the pads of every axis as a matrix?"""
     integers = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
-    return all(out.dtype in integers and out.shape is not None and len(out.shape) <= 1 for out in node.outputs)
+    return all(out.dtype in integers and out.shape is not None and _is_small(out.shape) for out in node.outputs)
+
+
+def _is_small(shape: ir.Shape) -> bool:
+    sizes = [size for size in shape if isinstance(size, int)]
+    return len(shape) <= 1 or (len(shape) == 2 and bool(sizes) and min(sizes) <= 2)
 
 
 def partitioned(python: Path, models: dict[str, ir.Model], stubs: Path | None = None) -> dict[str, Partitioned]:
