@@ -177,6 +177,25 @@ def test_embeddings_are_differentiated_at_the_table_that_words_come_from() -> No
     assert [v.name for v in found.graph.output if v.name.startswith("gradient/")]
 
 
+def test_a_convolution_with_channels_last_is_the_one_with_channels_first() -> None:
+    """ONNX Runtime has its kernel in float16 only: against FusedConv, which is checked above."""
+    x, w, b, z = drawn(1, 3, 6, 6), drawn(4, 3, 3, 3), drawn(4), drawn(1, 4, 4, 4)
+    first, feeds = model("FusedConv", {"x": x, "W": w, "B": b, "Z": z}, activation="Relu")
+    last, _ = model(
+        "NhwcFusedConv",
+        {"x": x.transpose(0, 2, 3, 1), "W": w, "B": b, "Z": z.transpose(0, 2, 3, 1)},
+        activation="Relu",
+    )
+    want = run(first, feeds, ["y0"])[0]
+    shaped(last, [want.transpose(0, 2, 3, 1)])
+    seed = np.ones_like(want).transpose(0, 2, 3, 1)
+    got = run(differentiate(last), {"x": x.transpose(0, 2, 3, 1), "seed/y0": seed}, ["y0", "gradient/x"])
+    np.testing.assert_allclose(got[0].transpose(0, 3, 1, 2), want, rtol=CLOSE, atol=CLOSE)
+    shaped(first, [want])
+    gradient = run(differentiate(first), {**feeds, "seed/y0": np.ones_like(want)}, ["gradient/x"])[0]
+    np.testing.assert_allclose(got[1].transpose(0, 3, 1, 2), gradient, rtol=CLOSE, atol=CLOSE)
+
+
 def test_what_a_cache_needs_is_refused_by_name() -> None:
     past = {"x": X, "W": drawn(H, 3 * H), "B": drawn(3 * H), "m": None, "past": drawn(2, B, HEADS, 3, H // HEADS)}
     proto, _ = model("Attention", past, outputs=2, num_heads=HEADS)

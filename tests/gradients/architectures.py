@@ -184,6 +184,22 @@ def roberta() -> nn.Module:
     return Logits(RobertaForSequenceClassification(config), "input_ids")
 
 
+def distilbert() -> nn.Module:
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(
+        vocab_size=100, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=16, num_labels=5
+    )
+    return Logits(DistilBertForSequenceClassification(config), "input_ids")
+
+
+def regnet() -> nn.Module:
+    from transformers import RegNetConfig, RegNetForImageClassification
+
+    config = RegNetConfig(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2], groups_width=8, num_labels=10)
+    return Logits(RegNetForImageClassification(config))
+
+
 @dataclass(frozen=True)
 class Architecture:
     """How to build a network; ``size`` of its square pictures, 0: 12 token ids; PyTorch's older exporter, or not."""
@@ -218,6 +234,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "deit": Architecture(deit),
     "swin": Architecture(swin, dynamo=False),
     "segformer": Architecture(segformer, size=64),
+    "regnet": Architecture(regnet),
     "roberta": Architecture(roberta, size=0),
+    "distilbert": Architecture(distilbert, size=0),
     "text_lstm": Architecture(TextLSTM, size=0, dynamo=False),
 }
