@@ -103,12 +103,7 @@ class Backward:
 
     def vjp(self, *, g: ir.Value | None = None, inputs: Sequence[ir.Value | None] | None = None) -> Gradients:
         """The standard rule of this node: for another arriving gradient, or emitted again on other inputs."""
-        b = self
-        if inputs is not None:
-            attributes = {k: a.value for k, a in self.node.attributes.items()}
-            made = self.op.emit(self.node.op_type, *inputs, outputs=len(self.outputs), **attributes)
-            outputs = made if isinstance(made, tuple) else (made,)
-            b = replace(b, node=outputs[0].producer(), inputs=tuple(inputs), outputs=outputs)
+        b = self if inputs is None else self._on(inputs)
         if g is not None:
             b = replace(b, gs=(g, *b.gs[1:]))
         return self.walk.standard(b)
@@ -120,6 +115,10 @@ class Backward:
             return self
         g = next(g for g in self.gs if g is not None)
         inputs = [self.op.Cast(x, to=g.dtype) if x is not None and x.dtype in codes else x for x in self.inputs]
+        return self._on(inputs)
+
+    def _on(self, inputs: Sequence[ir.Value | None]) -> Backward:
+        """The same node emitted again, on other inputs."""
         attributes = {k: a.value for k, a in self.node.attributes.items()}
         made = self.op.emit(self.node.op_type, *inputs, outputs=len(self.outputs), **attributes)
         outputs = made if isinstance(made, tuple) else (made,)

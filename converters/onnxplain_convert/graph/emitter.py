@@ -266,6 +266,10 @@ class Emitter:
             return self.each(lambda op, element: op.zeros_like(element[0]), like)
         return self.typed(self.zeros(self.shape(like), like), like)
 
+    def reversed(self, x: ir.Value) -> ir.Value:
+        """Back to front along the first axis (onnx's evaluator has no Scan that runs backwards)."""
+        return self.Slice(x, [-1], [np.iinfo(np.int64).min], [0], [-1])
+
     def zeros(self, shape: ir.Value, like: ir.Value) -> ir.Value:
         """Zeros of a computed shape, in the dtype of ``like``."""
         assert like.dtype is not None, f"{like.name} has no type. This is a bug."

@@ -77,7 +77,7 @@ def scan(b: Backward) -> ByValue:
     step.finish([*found[: len(floats)], *g_total, *found[n_kept:]])
 
     begin = [*(b.g_or_zeros(k) for k in floats), *(op.zeros_like(v) for v in sources)]
-    over = [_reversed(op, v) for v in (*saved, *steps)]
+    over = [op.reversed(v) for v in (*saved, *steps)]
     over += [_in_steps(op, b.g_or_zeros(n_state + k), out_axes[k], 1 - out_reversed[k]) for k in arriving]
     targets = [*(b.input(k) for k in floats), *sources, *(scanned[k] for k in wanted)]
     like = [*targets[:n_kept], *(stacked(slices[k]) for k in wanted)]
@@ -92,12 +92,12 @@ def _in_steps(op: Emitter, x: ir.Value, axis: int, backwards: int) -> ir.Value:
     """A scan input with the step axis in front, in the order of execution."""
     perm = _to_front(x, axis)
     x = x if perm is None else op.Transpose(x, perm=perm)
-    return _reversed(op, x) if backwards else x
+    return op.reversed(x) if backwards else x
 
 
 def _from_steps(op: Emitter, x: ir.Value, axis: int, backwards: int) -> ir.Value:
     """The inverse of ``_in_steps``."""
-    x = _reversed(op, x) if backwards else x
+    x = op.reversed(x) if backwards else x
     perm = _to_front(x, axis)
     return x if perm is None else op.Transpose(x, perm=[int(k) for k in np.argsort(perm)])
 
@@ -107,10 +107,6 @@ def _to_front(x: ir.Value, axis: int) -> list[int] | None:
         return None
     rank = len(dims(x) or ())
     return [axis % rank, *(k for k in range(rank) if k != axis % rank)]
-
-
-def _reversed(op: Emitter, x: ir.Value) -> ir.Value:
-    return op.Slice(x, [-1], [np.iinfo(np.int64).min], [0], [-1])
 
 
 @RULES.rule("Loop")

@@ -198,7 +198,7 @@ class _Net:
             scanned.append(op.Unsqueeze(inside, [2]))
         body = ir.Graph([], [], nodes=[], name=op.unique("cell"))
         inner = Emitter(body, op.opset, outer=op)
-        scanned = [_turned(op, v, d.reverse) for v in scanned]
+        scanned = [op.reversed(v) if d.reverse else v for v in scanned]
         before = [ir.val(op.unique("state"), v.dtype, _shape(v)) for v in d.initial]
         slices = [ir.val(op.unique("slice"), v.dtype, _shape(v, drop=1)) for v in scanned]
         body.inputs.extend([*before, *slices])
@@ -210,12 +210,7 @@ class _Net:
         body.outputs.extend(inner.anew(v) for v in (*after, y))
         like = [*d.initial, ir.val(None, y.dtype, ir.Shape([None, None, self.hidden]))]
         *last, every = op.place("Scan", [*d.initial, *scanned], like, body=body, num_scan_inputs=len(scanned))
-        return *last, _turned(op, every, d.reverse)
-
-
-def _turned(op: Emitter, x: ir.Value, reverse: bool) -> ir.Value:
-    """Back to front where the direction is reverse (the reference evaluator's Scan knows only the forward one)."""
-    return op.Slice(x, [-1], [np.iinfo(np.int64).min], [0], [-1]) if reverse else x
+        return *last, op.reversed(every) if d.reverse else every
 
 
 def _shape(value: ir.Value, drop: int = 0) -> ir.Shape | None:
